@@ -1,0 +1,94 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// ClusterConfig is the value of the config key: what holds for the whole cluster.
+type ClusterConfig struct {
+	// Lease is how long the primary may accept writes after a renewal that was answered. At least 1 s.
+	Lease Duration `json:"lease"`
+	// SessionTTL is the TTL of the Consul sessions, the backstop of the lease. Consul allows 10 s to 24 h.
+	SessionTTL Duration `json:"session_ttl"`
+	// MaximumLagOnFailover is how many bytes a candidate may lack of the LSN that the primary published last.
+	MaximumLagOnFailover uint64 `json:"maximum_lag_on_failover"`
+	// MaxStalenessBytes and MaxStalenessTime bound what a standby may lack to be given reads.
+	MaxStalenessBytes uint64   `json:"max_staleness_bytes"`
+	MaxStalenessTime  Duration `json:"max_staleness_time"`
+	// CrashRecoveryBound is how long crash recovery in place may be expected to take; past it a crashed
+	// primary hands over to a standby that may stand.
+	CrashRecoveryBound Duration `json:"crash_recovery_bound"`
+	// StopTimeout bounds the fast shutdown of a planned stop, StartTimeout a start.
+	StopTimeout  Duration `json:"stop_timeout"`
+	StartTimeout Duration `json:"start_timeout"`
+	// Parameters are PostgreSQL settings for every member; those that howdah rules are refused.
+	Parameters map[string]string `json:"parameters,omitempty"`
+	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
+	HBA []string `json:"hba,omitempty"`
+}
+
+// DefaultClusterConfig is what a new cluster gets where nothing else is said.
+func DefaultClusterConfig() ClusterConfig {
+	return ClusterConfig{
+		Lease:                Duration(3 * time.Second),
+		SessionTTL:           Duration(10 * time.Second),
+		MaximumLagOnFailover: 1 << 20,
+		MaxStalenessBytes:    16 << 20,
+		MaxStalenessTime:     Duration(10 * time.Second),
+		CrashRecoveryBound:   Duration(2 * time.Second),
+		StopTimeout:          Duration(30 * time.Second),
+		StartTimeout:         Duration(60 * time.Second),
+		HBA: []string{
+			"host all all 0.0.0.0/0 scram-sha-256",
+			"host all all ::/0 scram-sha-256",
+		},
+	}
+}
+
+// RuledParameters are the PostgreSQL settings that howdah sets itself: a cluster configuration that
+// names one is refused, because the promise behind it would be broken.
+var RuledParameters = map[string]string{
+	"listen_addresses":          "set by the member's postgres-listen option",
+	"port":                      "set by the member's postgres-listen option",
+	"unix_socket_directories":   "set by howdah launch",
+	"data_directory":            "set by howdah launch",
+	"hba_file":                  "howdah writes it; use the hba list of the cluster configuration",
+	"primary_conninfo":          "howdah points standbys at the primary",
+	"primary_slot_name":         "one slot for each member",
+	"recovery_target_timeline":  "standbys follow the newest timeline",
+	"hot_standby":               "standbys must answer reads and probes",
+	"wal_level":                 "set to replica or higher by howdah",
+	"synchronous_standby_names": "howdah keeps it in step with what Consul records",
+	"cluster_name":              "howdah uses the member's name",
+	"promote_trigger_file":      "promotion goes through the lock",
+	"restart_after_crash":       "the sidecar decides what follows a crash",
+}
+
+// Validate returns every mistake in c at once, each with the key, the value and what is allowed.
+func (c ClusterConfig) Validate() error {
+	var errs []error
+	bound := func(key string, v Duration, low, high time.Duration) {
+		if v.D() < low || v.D() > high {
+			errs = append(errs, fmt.Errorf("%s: %s is not allowed; choose from %s to %s", key, v, low, high))
+		}
+	}
+	bound("lease", c.Lease, time.Second, time.Minute)
+	bound("session_ttl", c.SessionTTL, 10*time.Second, 24*time.Hour)
+	bound("max_staleness_time", c.MaxStalenessTime, 100*time.Millisecond, 24*time.Hour)
+	bound("crash_recovery_bound", c.CrashRecoveryBound, 0, time.Hour)
+	bound("stop_timeout", c.StopTimeout, time.Second, time.Hour)
+	bound("start_timeout", c.StartTimeout, time.Second, 24*time.Hour)
+	if c.SessionTTL.D() < c.Lease.D()+Margin(c.Lease.D()) {
+		errs = append(errs, fmt.Errorf("session_ttl: %s is shorter than the lease of %s and its margin; the session is the backstop and must outlive the lease", c.SessionTTL, c.Lease))
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Parameters)) {
+		if why, ruled := RuledParameters[k]; ruled {
+			errs = append(errs, fmt.Errorf("parameters: %s cannot be set here: %s", k, why))
+		}
+	}
+	return errors.Join(errs...)
+}

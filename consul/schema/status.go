@@ -1,0 +1,67 @@
+package schema
+
+import "time"
+
+// ClusterStatus is what one member knows of the whole cluster: GET /status on its API.
+type ClusterStatus struct {
+	Cluster string    `json:"cluster"`
+	Member  string    `json:"member"` // who answers
+	Version string    `json:"version"`
+	At      time.Time `json:"at"` // wall clock, for people only
+	Self    Status    `json:"self"`
+	// Leader is the leader record as last seen; nil if none was.
+	Leader *Leader `json:"leader,omitempty"`
+	// LeaderSeenFor is how long ago this record was first seen: a holder that renews keeps it small.
+	LeaderSeenFor Duration `json:"leader_seen_for,omitempty"`
+	// HoldsLock says that the answering member holds the lock and its lease is in force.
+	HoldsLock bool `json:"holds_lock"`
+	// ConsulAge is how long ago Consul answered last; negative if it never did.
+	ConsulAge Duration      `json:"consul_age"`
+	Members   []MemberView  `json:"members"`
+	Config    ClusterConfig `json:"config"`
+	// Promises are the answers of the last round of promises, while Consul is away.
+	Promises []PromiseReply `json:"promises,omitempty"`
+}
+
+// MemberView is one member as another one sees it.
+type MemberView struct {
+	Status
+	Liveness Liveness `json:"liveness"`
+	// HeardAgo is how old the status is; negative if none was ever heard.
+	HeardAgo Duration `json:"heard_ago"`
+}
+
+// EventKind names a step in the life of a cluster.
+type EventKind string
+
+// The kinds of event. A failover reads: lost, judged, elected, promoted, rerouted.
+const (
+	EventLost       EventKind = "lost"        // a router or member noticed that the primary is gone
+	EventJudged     EventKind = "judged"      // a candidate counts the lease as dead
+	EventElected    EventKind = "elected"     // a takeover succeeded
+	EventPromoted   EventKind = "promoted"    // the new primary accepts writes
+	EventRerouted   EventKind = "rerouted"    // a router sends new sessions to the new primary
+	EventDemoted    EventKind = "demoted"     // a primary has stopped accepting writes
+	EventFenced     EventKind = "fenced"      // the launcher killed Postgres at the deadline
+	EventCrashed    EventKind = "crashed"     // the postmaster went away unasked
+	EventRestarted  EventKind = "restarted"   // a crashed primary accepts writes again in the same reign
+	EventReleased   EventKind = "released"    // a planned release
+	EventFollowing  EventKind = "following"   // a standby streams from a (new) primary
+	EventCloned     EventKind = "cloned"      // a clone is complete
+	EventInitdb     EventKind = "initialized" // the first initdb is complete
+	EventPromise    EventKind = "promised"    // a lease was extended by promises, without Consul
+	EventConsulAway EventKind = "consul away" // Consul no longer answers
+	EventConsulBack EventKind = "consul back" // Consul answers again
+	EventActionFail EventKind = "action failed"
+)
+
+// Event is one step, as recorded by whoever took it: GET /events on the APIs.
+type Event struct {
+	Kind EventKind `json:"kind"`
+	// At is the recorder's CLOCK_BOOTTIME in nanoseconds: comparable on one machine only.
+	At     Instant   `json:"at"`
+	Wall   time.Time `json:"wall"`
+	By     string    `json:"by"`
+	Epoch  Epoch     `json:"epoch"`
+	Detail string    `json:"detail,omitempty"`
+}
