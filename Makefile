@@ -1,0 +1,74 @@
+# howdah. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+# Two packages at once suits two cores: most of a test's time is spent waiting for PostgreSQL and Consul.
+P ?= 2
+TIMEOUT ?= 15m
+FUZZTIME ?= 10s
+# What `make integ` runs; ARGS goes to the demo and the benchmark.
+INTEG ?= ./bench/... ./sidecar/local/...
+ARGS ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help build demo test integ bench lint tools fuzz prerequisites bin/howdah
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: bin/howdah ## bin/howdah, a static binary
+
+# Go knows better than make whether anything changed. The version comes from here and not from -buildvcs, which
+# fails where git does not trust the owner of the clone.
+bin/howdah:
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags '-X howdah/cmd.stamped=$(VERSION)' -o $@ .
+
+demo: ## three members and a router on this machine; ARGS='--fresh' starts anew
+	@tools/prerequisites.sh postgres
+	@$(MAKE) --no-print-directory build
+	@bin/howdah demo $(ARGS)
+
+tools: bin/consul bin/staticcheck ## Consul (6 minutes the first time) and staticcheck into bin/
+
+# Three of Consul's own modules are not in the checksum database; tools/go.sum has their hashes.
+bin/consul: tools/go.mod tools/go.sum
+	@mkdir -p bin
+	@echo "building Consul from source: about 6 minutes on two cores the first time"
+	cd tools && GONOSUMDB='github.com/hashicorp/consul/*' go build -o ../bin/consul github.com/hashicorp/consul
+	@touch $@
+
+# A module of its own, so that its dependencies do not move Consul's.
+bin/staticcheck: tools/staticcheck/go.mod tools/staticcheck/go.sum
+	@mkdir -p bin
+	cd tools/staticcheck && go build -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	@touch $@
+
+prerequisites:
+	@tools/prerequisites.sh gcc postgres
+
+lint: bin/staticcheck ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	  [ -z "$$unformatted" ] || { echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	bin/staticcheck ./...
+
+test: prerequisites tools build lint ## everything, with the race detector; as root installs what is missing
+	@mkdir -p .cache
+	CGO_ENABLED=1 go test -race -p $(P) -timeout $(TIMEOUT) ./... 2>&1 | tee .cache/test.log
+	@awk '/^ok / {n++} END {printf "make test: %d packages passed, none failed\n", n}' .cache/test.log
+
+integ: prerequisites tools build ## the tests with whole clusters only
+	CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout $(TIMEOUT) $(INTEG)
+
+bench: prerequisites tools build ## failover times of a real cluster; ARGS='-n 5'
+	go run ./bench failover $(ARGS)
+
+fuzz: ## every fuzz test for FUZZTIME each
+	@for package in $$(go list ./...); do \
+	  for name in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
