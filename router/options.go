@@ -1,0 +1,144 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"howdah/router/route"
+)
+
+// Options are the settings of one router. DefaultOptions has a value for each that can have one.
+type Options struct {
+	// Cluster is the cluster served: gossip of another one is not believed. Required.
+	Cluster string
+	// Name is this router's own name, in events and inside the cancel keys it hands out. Required.
+	Name string
+
+	// Listen, ListenRW and ListenRO are host:port; an empty one is not opened, at least one must be.
+	// A client of Listen gets the route it asks for, or rw; the other two have a route of their own
+	// that a startup parameter may still override.
+	Listen, ListenRW, ListenRO string
+	// APIListen is the host:port of /health, /metrics, /status and /events; empty for none.
+	APIListen string
+
+	// FailoverWait is how long a new session waits for a server before it is refused with 57P03.
+	FailoverWait time.Duration
+	// LoginTimeout bounds the startup packet, and after it the authentication. PostgreSQL's
+	// authentication_timeout has the same default.
+	LoginTimeout time.Duration
+	// DialTimeout bounds one attempt to connect to a server and to hear its first answer.
+	DialTimeout time.Duration
+	// CancelTimeout bounds the delivery of a cancel request.
+	CancelTimeout time.Duration
+	// DrainTimeout is how long sessions inside a transaction may go on once the router shuts down.
+	DrainTimeout time.Duration
+	// FarewellTimeout bounds the writing of a last error to a client that may not read.
+	FarewellTimeout time.Duration
+
+	// MaxClients is the number of sessions admitted; the next client is refused with 53300.
+	MaxClients int
+	// ReadOnlyFallback lets the primary serve ro sessions where no standby may.
+	ReadOnlyFallback bool
+
+	// TCPUserTimeout is how long sent bytes may stay unacknowledged before the kernel gives the
+	// peer up (TCP_USER_TIMEOUT), on both sides. KeepAliveIdle, KeepAliveInterval and
+	// KeepAliveCount find peers that vanish while nothing is sent: after about
+	// KeepAliveIdle + KeepAliveCount*KeepAliveInterval.
+	TCPUserTimeout    time.Duration
+	KeepAliveIdle     time.Duration
+	KeepAliveInterval time.Duration
+	KeepAliveCount    int
+}
+
+// DefaultOptions returns the options of a router for which nothing else is said; Cluster and Name
+// are left empty.
+func DefaultOptions() Options {
+	return Options{
+		Listen:            "127.0.0.1:6432",
+		FailoverWait:      30 * time.Second,
+		LoginTimeout:      60 * time.Second,
+		DialTimeout:       2 * time.Second,
+		CancelTimeout:     3 * time.Second,
+		DrainTimeout:      30 * time.Second,
+		FarewellTimeout:   time.Second,
+		MaxClients:        1000,
+		ReadOnlyFallback:  true,
+		TCPUserTimeout:    10 * time.Second,
+		KeepAliveIdle:     10 * time.Second,
+		KeepAliveInterval: 3 * time.Second,
+		KeepAliveCount:    3,
+	}
+}
+
+// Validate returns every mistake in o at once, each with the option as it is spelt on the command
+// line, its value and what is allowed.
+func (o Options) Validate() error {
+	var errs []error
+	if o.Cluster == "" {
+		errs = append(errs, errors.New("cluster: must not be empty; name the cluster to serve"))
+	}
+	if o.Name == "" {
+		errs = append(errs, errors.New("name: must not be empty; each router needs a name of its own"))
+	}
+	if o.Listen == "" && o.ListenRW == "" && o.ListenRO == "" {
+		errs = append(errs, errors.New("listen: no address at all; give listen, listen-rw or listen-ro as host:port"))
+	}
+	for _, l := range []struct{ key, addr string }{
+		{"listen", o.Listen}, {"listen-rw", o.ListenRW}, {"listen-ro", o.ListenRO}, {"api-listen", o.APIListen},
+	} {
+		if err := checkAddress(l.addr); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", l.key, err))
+		}
+	}
+	bound := func(key string, v, low, high time.Duration) {
+		if v < low || v > high {
+			errs = append(errs, fmt.Errorf("%s: %s is not allowed; choose from %s to %s", key, v, low, high))
+		}
+	}
+	bound("failover-wait", o.FailoverWait, 0, time.Hour)
+	bound("login-timeout", o.LoginTimeout, 100*time.Millisecond, 10*time.Minute)
+	bound("dial-timeout", o.DialTimeout, 50*time.Millisecond, time.Minute)
+	bound("cancel-timeout", o.CancelTimeout, 50*time.Millisecond, time.Minute)
+	bound("drain-timeout", o.DrainTimeout, 0, 24*time.Hour)
+	bound("farewell-timeout", o.FarewellTimeout, 10*time.Millisecond, time.Minute)
+	bound("tcp-user-timeout", o.TCPUserTimeout, 100*time.Millisecond, time.Hour)
+	bound("keepalive-idle", o.KeepAliveIdle, time.Second, 2*time.Hour)
+	bound("keepalive-interval", o.KeepAliveInterval, time.Second, 2*time.Hour)
+	count := func(key string, v, low, high int) {
+		if v < low || v > high {
+			errs = append(errs, fmt.Errorf("%s: %d is not allowed; choose from %d to %d", key, v, low, high))
+		}
+	}
+	count("max-clients", o.MaxClients, 1, 1_000_000)
+	count("keepalive-count", o.KeepAliveCount, 1, 100)
+	return errors.Join(errs...)
+}
+
+// checkAddress returns an error if addr is neither empty nor host:port. Port 0 lets the kernel choose.
+func checkAddress(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not allowed; want host:port: %w", addr, err)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q is not allowed; the port must be a number from 0 to 65535", addr)
+	}
+	return nil
+}
+
+// listenAddresses returns the addresses to open, with the route that each stands for.
+func (o Options) listenAddresses() map[route.Route]string {
+	m := map[route.Route]string{}
+	for r, a := range map[route.Route]string{route.Auto: o.Listen, route.RW: o.ListenRW, route.RO: o.ListenRO} {
+		if a != "" {
+			m[r] = a
+		}
+	}
+	return m
+}

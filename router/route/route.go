@@ -1,0 +1,95 @@
+// Package route decides where a session belongs. It is pure: no clock, no goroutine, no I/O; the
+// same arguments always give the same answer.
+package route
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Route says which servers a session may be given.
+type Route string
+
+// The routes.
+const (
+	// Auto leaves the choice to the router. For now an auto session is an rw session; routing by
+	// statement comes later.
+	Auto Route = "auto"
+	// RW is the primary only.
+	RW Route = "rw"
+	// RO is a standby, or the primary where no standby may serve and that is allowed.
+	RO Route = "ro"
+)
+
+// Parameter is the startup parameter by which a client chooses its route.
+const Parameter = "howdah.route"
+
+// ErrRoute is a route that does not exist. Its text says what is allowed; clients get it with
+// SQLSTATE 22023.
+type ErrRoute struct{ Value string }
+
+// Error implements error.
+func (e *ErrRoute) Error() string {
+	return fmt.Sprintf("invalid value for parameter %q: %q", Parameter, e.Value)
+}
+
+// Hint says what is allowed.
+func (e *ErrRoute) Hint() string {
+	return "Available values: rw (also primary, master), ro (also standby, replica), auto."
+}
+
+// Parse reads a route, in any case. It accepts the words for the roles that serve it; any other
+// value is an *ErrRoute.
+func Parse(s string) (Route, error) {
+	switch strings.ToLower(s) {
+	case "auto":
+		return Auto, nil
+	case "rw", "primary", "master":
+		return RW, nil
+	case "ro", "standby", "replica":
+		return RO, nil
+	}
+	return "", &ErrRoute{Value: s}
+}
+
+// Of returns the route of a session from its startup parameters and the listener it came by. In
+// order: howdah.route (a parameter of its own before one inside options, as PostgreSQL applies
+// them), the listener's route if it has one, default_transaction_read_only=on, and auto.
+func Of(parameters map[string]string, listener Route) (Route, error) {
+	settings := Settings(parameters["options"])
+	own := func(name string) (string, bool) {
+		for k, v := range parameters {
+			// A client may send one setting in two spellings; which wins is not defined by
+			// PostgreSQL either, so the exact one does and then the first by name.
+			if k == name {
+				return v, true
+			}
+		}
+		best, found := "", false
+		for k := range parameters {
+			if strings.EqualFold(k, name) && (!found || k < best) {
+				best, found = k, true
+			}
+		}
+		return parameters[best], found
+	}
+	get := func(name string) (string, bool) {
+		if v, ok := own(name); ok {
+			return v, true
+		}
+		v, ok := settings[name]
+		return v, ok
+	}
+	if v, ok := get(Parameter); ok {
+		return Parse(v)
+	}
+	if listener == RW || listener == RO {
+		return listener, nil
+	}
+	if v, ok := get("default_transaction_read_only"); ok {
+		if on, valid := ParseBool(v); valid && on {
+			return RO, nil
+		}
+	}
+	return Auto, nil
+}
