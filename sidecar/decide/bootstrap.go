@@ -1,0 +1,72 @@
+package decide
+
+import (
+	"howdah/consul/schema"
+)
+
+// uninitialized is a cluster of which Consul has no initialize key: a new one, or one whose
+// Consul has lost its memory. Only what members hold can tell the two apart (I7).
+func (d *decision) uninitialized() {
+	for _, p := range d.o.Peers {
+		if id := p.Status.SystemID; id != "" && id != d.o.Data.SystemID {
+			d.say(schema.StateWaiting, "consul holds nothing of cluster %s, yet member %s has its data (system identifier %s): "+
+				"waiting for that member to write the initialize key again", d.m.Record.Cluster, p.Name, id)
+			return
+		}
+	}
+	switch d.o.Data.State {
+	case DataValid:
+		if d.m.Record.Epoch == 0 {
+			d.say(schema.StateNeedsOperator, "the data directory holds a cluster (system identifier %s) that howdah did not make; "+
+				"to have a new cluster, point --data-dir at an empty directory", d.o.Data.SystemID)
+			return
+		}
+		// We were a member of this very cluster: our own record says so. Consul forgot; we did not.
+		d.putInitialize(schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: "recovered"}, "consul has lost the initialize key; it is written again from this member's record")
+	case DataEmpty, DataIncomplete:
+		if d.m.Record.SystemID != "" {
+			d.say(schema.StateNeedsOperator, "this member once held cluster %s (system identifier %s), now its data directory is empty and consul holds nothing: "+
+				"restore consul, or bring back a member that has the data; to begin anew for good, remove the member's record beside the data directory",
+				d.m.Record.Cluster, d.m.Record.SystemID)
+			return
+		}
+		d.putInitialize(schema.Initialize{By: d.o.Name, Mode: "new"}, "a new cluster")
+	}
+}
+
+func (d *decision) putInitialize(v schema.Initialize, why string) {
+	d.do(Action{Kind: PutInitialize, Initialize: v, Index: d.o.State.Initialize.Index, Timeout: d.o.lease(), Why: why})
+	d.say(schema.StateWaiting, "writing the initialize key: %s", why)
+}
+
+// bootstrapping is a cluster whose first initdb has been claimed and is not done. Only the member
+// that claimed it may go on: there is one initdb for a cluster, ever.
+func (d *decision) bootstrapping() {
+	by := d.o.State.Initialize.Value.By
+	if by != d.o.Name {
+		d.say(schema.StateWaiting, "member %s makes the first data directory; if it is gone for good, delete the key howdah/%s/initialize in consul", by, d.m.Record.Cluster)
+		return
+	}
+	if d.o.Lock.Held() {
+		d.judge() // our own from before a restart, or somebody's mistake: it runs out
+		d.say(schema.StateWaiting, "waiting for the lock, which %s holds", d.o.Lock.Leader.Member)
+		return
+	}
+	d.seize(schema.PhaseBootstrapping, "bootstrap")
+	d.say(schema.StateInitializing, "taking the lock for the first initdb")
+}
+
+// bootstrapReign is what the holder does until the first data directory stands.
+func (d *decision) bootstrapReign() {
+	d.say(schema.StateInitializing, "making the first data directory")
+	init := d.o.State.Initialize
+	switch {
+	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
+		d.do(Action{Kind: Initdb, Why: "bootstrap"})
+	case d.o.Data.State == DataValid && init.Value.SystemID == "":
+		d.do(Action{Kind: PutInitialize, Index: init.Index, Timeout: d.o.lease(),
+			Initialize: schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: init.Value.Mode}, Why: "the first initdb is complete"})
+	case d.o.Data.State == DataValid && init.Value.SystemID == d.o.Data.SystemID:
+		d.setPhase(schema.PhasePromoting)
+	}
+}

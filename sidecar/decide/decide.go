@@ -1,0 +1,185 @@
+package decide
+
+import (
+	"fmt"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// decision is one call of Decide: what it reads, what it will remember, what it plans.
+type decision struct {
+	o    *Observation
+	m    Memory
+	plan Plan
+}
+
+// Decide says what to do about o, and what to remember of it.
+func Decide(o Observation, m Memory) (Plan, Memory) {
+	d := &decision{o: &o, m: m}
+	d.learn()
+	d.keepSession()
+	d.fence()
+	if d.m.Reign.Active {
+		d.reign()
+	} else {
+		d.subject()
+	}
+	return d.plan, d.m
+}
+
+// do plans a, unless its slot is taken or it has failed too recently.
+// It reports whether a was planned.
+func (d *decision) do(a Action) bool {
+	slot := a.Kind.Slot()
+	if d.o.Busy[slot] != "" || d.planned(slot) || d.heldBack(a.Kind) {
+		return false
+	}
+	d.plan.Actions = append(d.plan.Actions, a)
+	return true
+}
+
+// planned reports whether this plan already has an action for the slot.
+func (d *decision) planned(s Slot) bool {
+	for _, a := range d.plan.Actions {
+		if a.Kind.Slot() == s {
+			return true
+		}
+	}
+	return false
+}
+
+// heldBack reports whether an action of this kind failed so recently that it must wait.
+func (d *decision) heldBack(k Kind) bool {
+	r := d.m.Retries[k.Slot()]
+	return k == r.Kind && d.o.Now.Before(r.Until)
+}
+
+// say sets what people are told; the first to speak in a decision is heard.
+func (d *decision) say(s schema.State, format string, args ...any) {
+	if d.plan.State == "" {
+		d.plan.State, d.plan.Reason = s, fmt.Sprintf(format, args...)
+		if r := d.m.Retries[SlotPostgres]; r.Error != "" && d.o.Now.Before(r.Until) {
+			d.plan.Reason += fmt.Sprintf(" (%s failed %d times: %s)", r.Kind, r.Count, r.Error)
+		}
+	}
+}
+
+// note records a step for those who ask later.
+func (d *decision) note(k schema.EventKind, e schema.Epoch, format string, args ...any) {
+	d.plan.Events = append(d.plan.Events, schema.Event{Kind: k, Epoch: e, Detail: fmt.Sprintf(format, args...)})
+}
+
+// keepSession sees to it that there is a Consul session, so that a candidate need not
+// make one first.
+func (d *decision) keepSession() {
+	since := d.o.Now.Sub(d.m.SessionAt)
+	never := d.m.SessionAt == schema.Never
+	timeout := d.o.Config.SessionTTL.D() / 4
+	switch {
+	case d.o.Session == "" && (never || since >= time.Second):
+		if d.do(Action{Kind: OpenSession, Timeout: timeout}) {
+			d.m.SessionAt = d.o.Now
+		}
+	case d.o.Session != "" && since >= d.o.Config.SessionTTL.D()/4:
+		if d.do(Action{Kind: RenewSession, Timeout: timeout}) {
+			d.m.SessionAt = d.o.Now
+		}
+	}
+}
+
+// fence stops a Postgres that could accept writes while we may not let it (I1, I2). The
+// launcher does the same at the deadline by itself; this is for what it cannot know.
+func (d *decision) fence() {
+	p, now := d.o.Process, d.o.Now
+	writable := p.Armed || d.o.SQL.Answers() && !d.o.SQL.InRecovery
+	if p.State != ProcessRunning && p.State != ProcessStopping || !writable {
+		return
+	}
+	r := d.m.Reign
+	why := ""
+	switch {
+	case r.Active && r.Deadline != schema.Never && r.Deadline.Reached(now):
+		why = "the lease has run out"
+	case r.Active:
+		return
+	case p.Armed && p.Deadline.Reached(now):
+		why = "the lease has run out"
+	case p.Armed && !d.o.Lock.Known:
+		return // we may be the holder still; the launcher watches the deadline
+	case p.Armed && d.ownRecord():
+		return // about to be adopted, or judged like anybody else's
+	case p.Armed:
+		why = fmt.Sprintf("the lock is not ours: %s holds epoch %d", d.o.Lock.Leader.Member, d.o.Lock.Leader.Epoch)
+	default:
+		why = "it accepts writes without a lease"
+	}
+	if d.do(Action{Kind: StopNow, Why: why}) {
+		d.note(schema.EventDemoted, d.m.Record.Epoch, "stopping postgres: %s", why)
+	}
+	d.say(schema.StateStopping, "stopping postgres: %s", why)
+}
+
+// ownRecord reports whether the lock is held by the session that we remember as ours.
+func (d *decision) ownRecord() bool {
+	l := d.o.Lock
+	return l.Leader.Member == d.o.Name && d.m.Record.Session != "" && l.HeldBy(d.m.Record.Session)
+}
+
+// subject is the life of a member that does not hold the lock.
+func (d *decision) subject() {
+	switch {
+	case d.o.Process.State == ProcessUnknown:
+		d.say(schema.StateUnknown, "howdah launch does not answer: %s", d.o.Process.Detail)
+	case d.o.Data.State == DataUnknown:
+		d.say(schema.StateUnknown, "the data directory cannot be read: %s", d.o.Data.Detail)
+	case d.o.Data.State == DataForeign:
+		d.say(schema.StateNeedsOperator, "%s; howdah touches nothing that it did not make: point --data-dir at an empty directory or at a PostgreSQL data directory", d.o.Data.Detail)
+	case !d.o.Consul.Seen:
+		d.withoutConsul()
+	case !d.o.Lock.Known:
+		d.readLeader()
+		d.say(schema.StateWaiting, "waiting for a first answer about the leader key")
+	case !d.o.State.Initialize.Exists:
+		d.uninitialized()
+	case d.o.State.Initialize.Value.SystemID == "":
+		d.bootstrapping()
+	case d.wrongCluster():
+	case d.judge() == lockDead, d.judge() == lockReleased:
+		d.stand()
+	default:
+		d.follow()
+	}
+}
+
+// wrongCluster refuses a data directory of another cluster's system identifier.
+func (d *decision) wrongCluster() bool {
+	want := d.o.State.Initialize.Value.SystemID
+	if d.o.Data.State != DataValid || d.o.Data.SystemID == want {
+		return false
+	}
+	if d.o.Process.State == ProcessRunning {
+		d.do(Action{Kind: StopNow, Why: "the data directory belongs to another cluster"})
+	}
+	d.say(schema.StateNeedsOperator, "the data directory belongs to another cluster: its system identifier is %s, that of %s is %s; "+
+		"check --cluster and --data-dir, or move the directory away to have this member cloned", d.o.Data.SystemID, d.m.Record.Cluster, want)
+	return true
+}
+
+// withoutConsul is what can be done before Consul has ever answered: keep a standby up.
+func (d *decision) withoutConsul() {
+	if d.o.Data.State == DataValid && d.o.Data.StandbySignal && d.o.Process.Gone() {
+		d.do(Action{Kind: StartStandby, From: d.m.Following, Timeout: d.o.Config.StartTimeout.D(), Why: "to serve reads until consul answers"})
+	}
+	d.say(schema.StateWaiting, "consul does not answer: %s", d.o.Consul.Error)
+}
+
+// readLeader plans a consistent read of the leader key, not more often than every 200 ms.
+func (d *decision) readLeader() {
+	if d.m.ReadAt != schema.Never && d.o.Now.Sub(d.m.ReadAt) < 200*time.Millisecond {
+		return
+	}
+	if d.do(Action{Kind: ReadLeader, Timeout: d.o.lease() / 2}) {
+		d.m.ReadAt = d.o.Now
+	}
+}

@@ -1,0 +1,292 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// learn turns what was observed into memory, before anything is decided.
+func (d *decision) learn() {
+	for _, out := range d.o.Done {
+		d.learnOutcome(out)
+	}
+	d.learnEpoch()
+	d.learnLock()
+	d.learnPostgres()
+	d.learnConsul()
+}
+
+// learnEpoch keeps the newest epoch that anybody ever named (I3).
+func (d *decision) learnEpoch() {
+	e := max(d.m.Record.Epoch, d.o.Lock.Leader.Epoch, d.o.State.History.Value.MaxEpoch(), d.m.Reign.Epoch)
+	for _, p := range d.o.Peers {
+		e = max(e, p.Status.Epoch)
+	}
+	d.m.Record.Epoch = e
+	if d.o.State.Index != 0 {
+		d.m.Record.Members = d.o.memberNames()
+	}
+}
+
+// learnLock dates the newest ModifyIndex, and squares the lock with our reign.
+func (d *decision) learnLock() {
+	v := d.o.Lock
+	if !v.Known {
+		return
+	}
+	s := &d.m.Seen
+	if !s.Known || s.Index != v.Index || s.Exists != v.Exists {
+		*s = Seen{Known: true, Exists: v.Exists, Index: v.Index, At: d.o.Now}
+		d.m.JudgedAt = schema.Never
+	}
+	if d.m.Reign.Active {
+		d.squareReign(v)
+		return
+	}
+	if d.adoptable(v) {
+		d.adopt(v)
+	}
+}
+
+// squareReign compares a view of the lock with the reign that we believe in.
+func (d *decision) squareReign(v schema.LockView) {
+	r := &d.m.Reign
+	if v.Index == r.Index && v.HeldBy(r.Session) || v.AskedAt <= r.RenewedAt && v.Index < r.Index {
+		return // as we left it, or older than our newest write
+	}
+	own := v.Leader.Member == d.o.Name && v.Leader.Epoch == r.Epoch
+	switch {
+	case own && v.HeldBy(r.Session):
+		r.Index = v.Index // our own write, whose answer was lost
+		r.WrittenPhase = v.Leader.Phase
+		r.Written = v.Leader.Members
+	case own && !v.Held() && v.Leader.Phase != schema.PhaseReleased:
+		// The session expired and nobody has come: renew takes the key again, at this index.
+	case own && v.Leader.Phase == schema.PhaseReleased:
+		d.endReign("released")
+	case !v.Exists && d.m.Record.Epoch == r.Epoch:
+		// The key was deleted and no newer epoch is known: renew puts it back if nobody else has.
+	default:
+		d.endReign("the lock was taken by " + v.Leader.Member)
+	}
+}
+
+// adoptable reports whether the lock is ours without our knowing it: a seizure whose answer was
+// lost, or a reign from before this sidecar started.
+func (d *decision) adoptable(v schema.LockView) bool {
+	return d.o.Session != "" && v.HeldBy(d.o.Session) && v.Leader.Member == d.o.Name &&
+		v.Leader.Phase != schema.PhaseReleased && v.Leader.Epoch >= d.m.Record.Reigned
+}
+
+// adopt begins a reign from the record. Its deadline is the launcher's, if that is of this epoch;
+// else there is none until a renewal is answered.
+func (d *decision) adopt(v schema.LockView) {
+	r := Reign{
+		Active: true, Epoch: v.Leader.Epoch, Phase: v.Leader.Phase, WrittenPhase: v.Leader.Phase, Session: d.o.Session,
+		Index: v.Index, Written: v.Leader.Members, Since: d.o.Now, Why: "found again after a restart",
+	}
+	if r.Phase == schema.PhaseStopping {
+		r.Phase = schema.PhaseServing // a switchover that its sidecar did not live to finish
+	}
+	if p := d.o.Process; p.Armed && p.Epoch == r.Epoch {
+		r.Deadline = p.Deadline
+	}
+	d.m.SeizeFailedAt = schema.Never
+	d.beginReign(r)
+}
+
+// beginReign makes r ours.
+func (d *decision) beginReign(r Reign) {
+	d.m.Reign = r
+	d.m.Switch = Switch{}
+	d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
+	d.m.Record.Reigned = r.Epoch
+	d.m.Record.Session = r.Session
+}
+
+// endReign forgets our reign; fence sees to what it leaves behind.
+func (d *decision) endReign(why string) {
+	d.note(schema.EventDemoted, d.m.Reign.Epoch, "the reign ended: %s", why)
+	d.m.Reign = Reign{}
+	d.m.Switch = Switch{}
+	d.m.Record.Session = ""
+	d.m.Rejoin = Rejoin{}
+	d.m.Following = Upstream{}
+}
+
+// learnOutcome takes in one action that ended.
+func (d *decision) learnOutcome(out Outcome) {
+	switch out.Action.Kind {
+	case Seize:
+		d.learnSeize(out)
+	case Renew:
+		d.learnRenew(out)
+	case Release:
+		if out.Result == OK && d.m.Reign.Active {
+			d.note(schema.EventReleased, d.m.Reign.Epoch, "%s", out.Action.Why)
+			d.endReign("released: " + out.Action.Why)
+		} else {
+			d.m.ReadAt = schema.Never
+		}
+	case AskPromises:
+		d.learnPromises(out)
+	case CheckHistory:
+		if out.Result == OK {
+			d.m.Rejoin = Rejoin{Epoch: out.Action.Epoch, Checked: true, Follows: out.Follows, At: d.o.Now}
+		}
+	case Clone:
+		if out.Result == OK {
+			d.m.Rejoin, d.m.Timeline, d.m.LSN, d.m.NotStreaming = Rejoin{}, 0, 0, schema.Never
+			d.note(schema.EventCloned, d.m.Record.Epoch, "cloned from %s", out.Action.From.Member)
+		}
+	case Initdb:
+		if out.Result == OK {
+			d.m.Record.SystemID = out.SystemID
+			d.note(schema.EventInitdb, d.m.Record.Epoch, "system identifier %s", out.SystemID)
+		}
+	case StartStandby, Follow:
+		if out.Result == OK {
+			d.m.Following, d.m.NotStreaming = out.Action.From, schema.Never
+		}
+	case PutHistory:
+		d.m.Reign.Noted = d.m.Reign.Noted || out.Result == OK && out.Action.Reign.Epoch == d.m.Reign.Epoch
+	case RenewSession:
+		if out.Result == Refused {
+			d.m.SessionAt = schema.Never
+		}
+	}
+	d.learnRetry(out)
+}
+
+// learnRetry holds back what has failed. An action on Postgres waits 0.5 s, then twice as long each
+// time, up to 30 s; the quick ones wait a moment. The lock's actions are spaced by their own rules.
+func (d *decision) learnRetry(out Outcome) {
+	slot := out.Action.Kind.Slot()
+	r := &d.m.Retries[slot]
+	switch {
+	case slot == SlotLock || slot == SlotPromises:
+		return
+	case out.Result == OK && r.Kind == out.Action.Kind:
+		*r = Retry{}
+		return
+	case out.Result == OK:
+		return
+	}
+	n := 0
+	if r.Kind == out.Action.Kind {
+		n = r.Count
+	}
+	wait := 50 * time.Millisecond
+	if slot == SlotDocs {
+		wait = 200 * time.Millisecond
+	}
+	if slot == SlotPostgres {
+		wait = min(30*time.Second, 500*time.Millisecond<<min(n, 6))
+		d.note(schema.EventActionFail, d.m.Record.Epoch, "%s: %s", out.Action, out.Error)
+	}
+	*r = Retry{Kind: out.Action.Kind, Count: n + 1, Until: d.o.Now.Add(wait), Error: out.Error}
+}
+
+// learnSeize begins a reign where a seizure was answered.
+func (d *decision) learnSeize(out Outcome) {
+	l := out.Action.Leader
+	switch out.Result {
+	case OK:
+		d.m.SeizeFailedAt = schema.Never
+		deadline := out.View.AskedAt.Add(l.Lease.D())
+		if r := &d.m.Reign; r.Active && r.Epoch == l.Epoch { // taken again after our session had expired
+			r.Session, r.Index, r.RenewedAt = l.Session, out.View.Index, out.View.AskedAt
+			r.Deadline = schema.Latest(r.Deadline, deadline)
+			r.Written, r.Attempted, r.WrittenPhase = l.Members, nil, l.Phase
+			d.m.Record.Session = l.Session
+			return
+		}
+		d.beginReign(Reign{
+			Active: true, Epoch: l.Epoch, Phase: l.Phase, WrittenPhase: l.Phase, Session: l.Session, Index: out.View.Index,
+			Deadline: deadline, AskedAt: out.View.AskedAt, RenewedAt: out.View.AskedAt, Since: d.o.Now, Written: l.Members, Why: out.Action.Why,
+		})
+		d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
+	case Refused, Unclear:
+		d.m.SeizeFailedAt, d.m.ReadAt = d.o.Now, schema.Never
+	}
+}
+
+// learnRenew moves the deadline, or has the key read.
+func (d *decision) learnRenew(out Outcome) {
+	r := &d.m.Reign
+	l := out.Action.Leader
+	if !r.Active || r.Epoch > l.Epoch || r.Session != l.Session {
+		return
+	}
+	switch out.Result {
+	case OK:
+		r.Epoch, r.Index, r.RenewedAt, r.WrittenPhase = l.Epoch, out.View.Index, out.View.AskedAt, l.Phase
+		r.Written, r.Attempted = l.Members, nil
+		r.Deadline = schema.Latest(r.Deadline, out.View.AskedAt.Add(l.Lease.D()))
+		d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
+		d.m.Record.Reigned = r.Epoch
+	case Refused, Unclear:
+		r.Attempted = union(r.Attempted, l.Members)
+		if out.Result == Refused {
+			d.m.ReadAt = schema.Never
+		}
+	}
+}
+
+// learnPromises extends the deadline if every member asked has promised.
+func (d *decision) learnPromises(out Outcome) {
+	r := &d.m.Reign
+	if !r.Active || out.Action.Epoch != r.Epoch {
+		return
+	}
+	for _, name := range out.Action.Members {
+		if !slices.ContainsFunc(out.Promises, func(p schema.PromiseReply) bool { return p.Member == name && p.Given }) {
+			return
+		}
+	}
+	deadline := out.StartedAt.Add(out.Action.Lease.D())
+	if r.Deadline.Before(deadline) {
+		r.Deadline = deadline
+		d.note(schema.EventPromise, r.Epoch, "by %d members", len(out.Action.Members))
+	}
+}
+
+// learnPostgres keeps what a stopped Postgres can no longer tell.
+func (d *decision) learnPostgres() {
+	if d.o.Data.State == DataValid {
+		d.m.Record.SystemID = d.o.Data.SystemID
+		d.m.Timeline = max(d.m.Timeline, d.o.Data.Timeline)
+		d.m.LSN = max(d.m.LSN, d.o.Data.ShutdownLSN, d.o.Data.RedoLSN)
+	}
+	if d.o.SQL.Answers() {
+		d.m.Timeline = max(d.m.Timeline, d.o.SQL.Timeline)
+		d.m.LSN = max(d.m.LSN, d.o.SQL.LSN)
+	}
+	if d.o.Process.State != ProcessUnknown {
+		d.m.LaunchLost = schema.Never
+	} else if d.m.LaunchLost == schema.Never {
+		d.m.LaunchLost = d.o.Now
+	}
+}
+
+// learnConsul notices Consul's going and coming back.
+func (d *decision) learnConsul() {
+	c := d.o.Consul
+	if lost := c.Error != "" && d.o.Now.Sub(c.AnsweredAt) > d.o.lease()/3; lost != d.m.ConsulLost {
+		d.m.ConsulLost = lost
+		if lost {
+			d.note(schema.EventConsulAway, d.m.Record.Epoch, "%s", c.Error)
+		} else {
+			d.note(schema.EventConsulBack, d.m.Record.Epoch, "consul answers again")
+		}
+	}
+}
+
+// union returns the sorted names of a and b, each once.
+func union(a, b []string) []string {
+	u := slices.Concat(a, b)
+	slices.Sort(u)
+	return slices.Compact(u)
+}

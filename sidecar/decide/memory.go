@@ -1,0 +1,139 @@
+package decide
+
+import (
+	"slices"
+
+	"howdah/consul/schema"
+)
+
+// Record is the part of a member's memory that survives its restart. The shell
+// writes it to disk before it carries out the plan that came with a change of it.
+type Record struct {
+	Cluster  string `json:"cluster"`
+	Name     string `json:"name"`
+	SystemID string `json:"system_id,omitempty"`
+	// Epoch is the newest epoch ever seen (I3).
+	Epoch schema.Epoch `json:"epoch"`
+	// Reigned is the epoch of the newest reign of our own.
+	Reigned schema.Epoch `json:"reigned,omitempty"`
+	// Session is the session of our reign, so that a restarted sidecar finds it again.
+	Session string `json:"session,omitempty"`
+	// Members are all members last known.
+	Members []string `json:"members,omitempty"`
+}
+
+// Equal reports whether r and s say the same.
+func (r Record) Equal(s Record) bool {
+	m := slices.Equal(r.Members, s.Members)
+	r.Members, s.Members = nil, nil
+	return m && r.Cluster == s.Cluster && r.Name == s.Name && r.SystemID == s.SystemID &&
+		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Session == s.Session
+}
+
+// Memory is what a member carries from one decision to the next.
+type Memory struct {
+	Record Record
+	Seen   Seen
+	Reign  Reign
+	// PromisedUntil is until when we neither take over nor promote.
+	PromisedUntil schema.Instant
+	// SeizeFailedAt is when a seizure ended without success; a read from later settles what became of it.
+	SeizeFailedAt schema.Instant
+	Rejoin        Rejoin
+	Switch        Switch
+	// Following is the upstream that Postgres was last configured for by us.
+	Following Upstream
+	// NotStreaming is since when a running standby has had no WAL receiver.
+	NotStreaming schema.Instant
+	// Timeline is the newest timeline that our data directory was seen on.
+	Timeline schema.Timeline
+	// LSN is the newest LSN that our Postgres was seen at.
+	LSN schema.LSN
+	// Crashes are the restarts in place since Postgres last ran well for a minute.
+	Crashes   int
+	HealthyAt schema.Instant
+	// Retries hold back what has failed, by slot.
+	Retries [Slots]Retry
+	// SessionAt is when the session was last made or renewed; ReadAt when the leader key was last read.
+	SessionAt, ReadAt schema.Instant
+	// JudgedAt is when we counted the lease of Seen.Index as dead.
+	JudgedAt schema.Instant
+	// LaunchLost is since when the launcher has not answered.
+	LaunchLost schema.Instant
+	// ConsulLost says that we have said so.
+	ConsulLost bool
+}
+
+// Seen is a ModifyIndex and when we first saw it. Judges count from At:
+//
+//	holder's deadline <= (its request sent) + lease <= At + lease
+type Seen struct {
+	Known  bool
+	Exists bool
+	Index  uint64
+	At     schema.Instant
+}
+
+// Reign is our own hold of the lock.
+type Reign struct {
+	Active  bool
+	Epoch   schema.Epoch
+	Phase   schema.Phase
+	Session string
+	// Index is the ModifyIndex of our newest write that was answered.
+	Index uint64
+	// Deadline is until when we may accept writes (I2): the time before the newest answered
+	// renewal, or full round of promises, was sent, plus the lease it was for.
+	Deadline schema.Instant
+	// AskedAt is when the newest renewal was sent, RenewedAt when the newest answered one was sent,
+	// PromisesAt when the newest round of promises was sent.
+	AskedAt, RenewedAt, PromisesAt schema.Instant
+	// Since is when the reign, or its present phase, began.
+	Since schema.Instant
+	// Written are the members named in our newest answered write, Attempted those in a write whose
+	// outcome is not known. Promises are asked of both.
+	Written, Attempted []string
+	// WrittenPhase is the phase that Consul has.
+	WrittenPhase schema.Phase
+	Why          string
+	// Noted is set once the reign stands in the history.
+	Noted bool
+	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
+	HandOver string
+}
+
+// Rejoin is what is known about our history against the leader's.
+type Rejoin struct {
+	Epoch   schema.Epoch // the leader's epoch it was checked for
+	Checked bool
+	Follows bool
+	At      schema.Instant
+}
+
+// Switch is a switchover under way.
+type Switch struct {
+	ID   string
+	To   string
+	Step Step
+	// Since is when the step began.
+	Since schema.Instant
+}
+
+// Step is a step of a switchover.
+type Step string
+
+// The steps, in order.
+const (
+	StepNone       Step = ""
+	StepCheckpoint Step = "checkpoint"
+	StepStop       Step = "stop"
+	StepVerify     Step = "verify"
+)
+
+// Retry holds back a kind of action that has failed.
+type Retry struct {
+	Kind  Kind
+	Until schema.Instant
+	Count int
+	Error string
+}

@@ -1,0 +1,157 @@
+package decide
+
+import (
+	"fmt"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// Kind names an action.
+type Kind string
+
+// Slot is where an action runs. A slot runs one action at a time, so that no two
+// of its actions ever overlap; actions of different slots may.
+type Slot int
+
+// The slots.
+const (
+	SlotLock     Slot = iota // the leader key
+	SlotSession              // the Consul session
+	SlotDocs                 // the other keys
+	SlotPostgres             // the data directory and the postmaster: the long actions
+	SlotFence                // stopping at once, whatever else runs
+	SlotArm                  // the launcher's deadline
+	SlotPromises             // a round of promises
+
+	slotCount
+)
+
+// Slots is how many slots there are.
+const Slots = int(slotCount)
+
+// The kinds of action, by slot.
+const (
+	ReadLeader Kind = "read leader" // consistently
+	Seize      Kind = "seize"       // acquire or take over, conditional on At
+	Renew      Kind = "renew"
+	Release    Kind = "release"
+
+	OpenSession  Kind = "open session"
+	RenewSession Kind = "renew session"
+
+	PutInitialize Kind = "put initialize"
+	PutHistory    Kind = "put history"
+	DropRequest   Kind = "drop request"
+
+	Initdb       Kind = "initdb"
+	Clone        Kind = "clone"
+	StartPrimary Kind = "start primary"
+	StartStandby Kind = "start standby"
+	Follow       Kind = "follow" // point a running standby at From
+	CheckHistory Kind = "check history"
+	Promote      Kind = "promote"
+	Checkpoint   Kind = "checkpoint"
+	StopFast     Kind = "stop fast" // a clean stop: every standby has every byte, or it takes too long
+
+	StopNow Kind = "stop now" // SIGQUIT
+
+	Arm Kind = "arm"
+
+	AskPromises Kind = "ask promises"
+)
+
+var slots = map[Kind]Slot{
+	ReadLeader: SlotLock, Seize: SlotLock, Renew: SlotLock, Release: SlotLock,
+	OpenSession: SlotSession, RenewSession: SlotSession,
+	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
+	Initdb: SlotPostgres, Clone: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
+	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
+	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises,
+}
+
+// Slot returns where actions of this kind run.
+func (k Kind) Slot() Slot { return slots[k] }
+
+// Upstream is the server that a standby receives from.
+type Upstream struct {
+	Member  string
+	Address string // host:port
+}
+
+// Action is one thing to do. Which fields mean something depends on Kind.
+type Action struct {
+	Kind Kind
+	// At is the lock as it was when this was decided: the condition of every change of it.
+	At     schema.LockView
+	Leader schema.Leader
+	// Epoch and Deadline are the fence that StartPrimary, Promote and Arm carry.
+	Epoch    schema.Epoch
+	Deadline schema.Instant
+	From     Upstream
+	Members  []string
+	Lease    schema.Duration
+	// Timeout bounds the action; zero means that it has no bound but its own progress.
+	Timeout    time.Duration
+	Initialize schema.Initialize
+	Reign      schema.Reign
+	// Index is the ModifyIndex for PutInitialize, PutHistory and DropRequest.
+	Index uint64
+	Why   string
+}
+
+// String is what an action is called in a log or a script.
+func (a Action) String() string {
+	switch a.Kind {
+	case Clone, Follow, StartStandby, CheckHistory:
+		return fmt.Sprintf("%s from %s", a.Kind, a.From.Member)
+	case Seize, Renew, Release:
+		return fmt.Sprintf("%s epoch %d %s", a.Kind, a.Leader.Epoch, a.Leader.Phase)
+	case StartPrimary, Promote:
+		return fmt.Sprintf("%s epoch %d", a.Kind, a.Epoch)
+	}
+	return string(a.Kind)
+}
+
+// Certainty says what is known of how an action ended.
+type Certainty string
+
+// The ways an action ends.
+const (
+	OK      Certainty = "ok"
+	Refused Certainty = "refused" // it certainly had no effect
+	Unclear Certainty = "unclear" // it may have had its effect, or may yet have it
+)
+
+// Outcome is an action that ended.
+type Outcome struct {
+	Action Action
+	Result Certainty
+	Error  string
+	// View is what the lock's actions learned.
+	View schema.LockView
+	// Session is the session that OpenSession made; empty after a RenewSession that found it gone.
+	Session string
+	// Follows answers CheckHistory: whether our history leads to that of From.
+	Follows bool
+	// SystemID is what Initdb made.
+	SystemID string
+	// Promises answers AskPromises, one reply for each member asked; a member without one is missing.
+	Promises []schema.PromiseReply
+	// StartedAt is this machine's clock from before the first byte was sent.
+	StartedAt schema.Instant
+}
+
+// Plan is what to do now, and what to tell people about it.
+type Plan struct {
+	Actions []Action
+	// State and Reason become the member's status.
+	State  schema.State
+	Reason string
+	// Stopping tells routers to hold new transactions.
+	Stopping bool
+	// Hurry asks for probes as fast as they go: somebody waits for our LSN.
+	Hurry bool
+	// Events are steps worth recording; At and By are filled in by the shell.
+	Events []schema.Event
+}

@@ -1,0 +1,39 @@
+package decide
+
+import (
+	"fmt"
+
+	"howdah/consul/schema"
+)
+
+// Promise answers a primary that has lost Consul. Given means: for a lease and its margin from now
+// we neither take over nor promote.
+//
+//	primary's deadline = (time it asked) + lease <= (time we promised) + lease < PromisedUntil
+//
+// A seizure of ours whose answer was lost may still succeed at Consul later. That is no hole:
+// promote waits for PromisedUntil, and from the moment we know that we hold the lock we promise nothing.
+func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseReply, Memory) {
+	why := ""
+	switch {
+	case m.Reign.Active:
+		why = fmt.Sprintf("%s holds the lock itself, in epoch %d", o.Name, m.Reign.Epoch)
+	case r.Epoch < m.Record.Epoch:
+		why = fmt.Sprintf("epoch %d is over: epoch %d is known", r.Epoch, m.Record.Epoch)
+	case o.Busy[SlotLock] == Seize:
+		why = "an attempt to take over may be under way"
+	case m.SeizeFailedAt != schema.Never && o.Lock.AskedAt <= m.SeizeFailedAt:
+		why = "the outcome of an attempt to take over is not known yet"
+	case r.Lease.D() <= 0 || r.Lease.D() > maxPromise:
+		why = fmt.Sprintf("a promise of %s is not to be had", r.Lease)
+	}
+	if why != "" {
+		return schema.PromiseReply{Member: o.Name, Why: why}, m
+	}
+	m.Record.Epoch = max(m.Record.Epoch, r.Epoch)
+	m.PromisedUntil = schema.Latest(m.PromisedUntil, o.Now.Add(r.Lease.D()+schema.Margin(r.Lease.D())))
+	return schema.PromiseReply{Member: o.Name, Given: true}, m
+}
+
+// maxPromise is the longest lease that a cluster configuration allows, in nanoseconds.
+const maxPromise = 60_000_000_000

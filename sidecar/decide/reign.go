@@ -1,0 +1,192 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// reign is the life of the member that holds the lock.
+func (d *decision) reign() {
+	r := &d.m.Reign
+	if d.blind() {
+		d.say(schema.StateUnknown, "howdah launch has not answered for %s; the lease is left to run out", d.o.Now.Sub(d.m.LaunchLost).Round(time.Second))
+		return
+	}
+	switch {
+	case d.o.Process.State == ProcessUnknown:
+		d.say(schema.StateUnknown, "howdah launch does not answer: %s", d.o.Process.Detail)
+	case r.HandOver != "":
+		d.handOver(r.HandOver)
+	case r.Phase == schema.PhaseBootstrapping:
+		d.bootstrapReign()
+	case r.Phase == schema.PhasePromoting:
+		d.promote()
+	case r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping:
+		d.serve()
+	}
+	d.renew()
+	d.arm()
+	d.askPromises()
+	d.noteReign()
+}
+
+// blind reports a launcher that has been silent for a lease: nobody could enforce a longer one.
+func (d *decision) blind() bool {
+	return d.m.LaunchLost != schema.Never && d.o.Now.Sub(d.m.LaunchLost) >= d.o.lease()
+}
+
+// alive reports whether our lease is in force.
+func (d *decision) alive() bool {
+	r := d.m.Reign
+	return r.Active && r.Deadline != schema.Never && d.o.Now.Before(r.Deadline)
+}
+
+// setPhase moves the reign on; renew writes it at once.
+func (d *decision) setPhase(p schema.Phase) {
+	if d.m.Reign.Phase != p {
+		d.m.Reign.Phase, d.m.Reign.Since = p, d.o.Now
+	}
+}
+
+// record is the leader record as we would write it now.
+func (d *decision) record() schema.Leader {
+	r := d.m.Reign
+	return schema.Leader{
+		Member: d.o.Name, Epoch: max(r.Epoch, d.m.Record.Epoch), Phase: r.Phase, Addresses: d.o.Addresses, Timeline: d.m.Timeline,
+		FlushLSN: d.m.LSN, Session: r.Session, Lease: d.o.Config.Lease, Members: d.o.memberNames(),
+	}
+}
+
+// renew writes the record every lease/6, and at once when the phase has changed. The record may name a
+// newer epoch than before: if anybody has heard of one, the holder of the lock rises above it.
+func (d *decision) renew() {
+	r := &d.m.Reign
+	since := d.o.Now.Sub(r.AskedAt)
+	changed := r.Phase != r.WrittenPhase || d.m.Record.Epoch > r.Epoch
+	if d.o.Busy[SlotLock] != "" || d.planned(SlotLock) || since < schema.RenewInterval(d.o.lease()) && (!changed || since < 50*time.Millisecond) {
+		return
+	}
+	if d.refusedLately() {
+		d.readLeader()
+		return
+	}
+	a := Action{Kind: Renew, Leader: d.record(), Timeout: d.o.lease() / 3}
+	a.At = schema.LockView{Known: true, Exists: true, Index: r.Index, Session: r.Session}
+	if v := d.o.Lock; v.Known && v.Index != r.Index && !v.HeldBy(r.Session) {
+		// squareReign has left us only two such views: our own record, unlocked, or no key at all.
+		if d.o.Session == "" {
+			return
+		}
+		a.Kind, a.At, a.Why = Seize, v, "our session had expired"
+		a.Leader.Session = d.o.Session
+		a.Leader.Epoch = r.Epoch
+	}
+	if d.do(a) {
+		r.AskedAt = d.o.Now
+	}
+}
+
+// refusedLately reports a write of ours that was refused and whose reason has not been read yet.
+func (d *decision) refusedLately() bool {
+	return d.m.ReadAt == schema.Never && d.o.Lock.AskedAt < d.m.Reign.AskedAt
+}
+
+// arm passes the deadline on to the launcher whenever it has moved.
+func (d *decision) arm() {
+	r, p := d.m.Reign, d.o.Process
+	if p.State == ProcessRunning && p.Armed && d.alive() && (p.Epoch != r.Epoch || p.Deadline < r.Deadline) {
+		d.do(Action{Kind: Arm, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.lease() / 6})
+	}
+}
+
+// askPromises asks every member that might take over, once renewals have failed for a third of the lease.
+func (d *decision) askPromises() {
+	r := &d.m.Reign
+	late := d.o.lease() / 3
+	if r.RenewedAt == schema.Never || d.o.Now.Sub(r.RenewedAt) < late || d.o.Now.Sub(r.PromisesAt) < schema.RenewInterval(d.o.lease()) {
+		return
+	}
+	members := slices.DeleteFunc(union(r.Written, r.Attempted), func(n string) bool { return n == d.o.Name })
+	if d.do(Action{Kind: AskPromises, Epoch: r.Epoch, Members: members, Lease: d.o.Config.Lease, Timeout: late}) {
+		r.PromisesAt = d.o.Now
+	}
+}
+
+// noteReign writes the reign into the history once it serves.
+func (d *decision) noteReign() {
+	r := &d.m.Reign
+	if r.Noted || r.Phase != schema.PhaseServing || d.o.State.Index == 0 {
+		return
+	}
+	h := d.o.State.History
+	if h.Value.MaxEpoch() >= r.Epoch {
+		r.Noted = true
+		return
+	}
+	d.do(Action{Kind: PutHistory, Index: h.Index, Timeout: d.o.lease(), Reign: schema.Reign{
+		Epoch: r.Epoch, Member: d.o.Name, Timeline: d.m.Timeline, LSN: d.m.LSN, Why: r.Why,
+	}})
+}
+
+// promote turns our Postgres into a primary: not before the lease is in force, and not while a
+// promise to the last primary binds us (I1).
+func (d *decision) promote() {
+	r, p, sql := &d.m.Reign, d.o.Process, d.o.SQL
+	mode := d.o.Config.StartTimeout.D()
+	switch {
+	case !d.alive():
+		d.say(schema.StatePromoting, "waiting for the lease to be confirmed")
+	case d.o.Now.Before(d.m.PromisedUntil):
+		d.say(schema.StatePromoting, "waiting until the promise to the last primary has run out")
+	case d.o.Now.Sub(r.Since) > mode:
+		d.handOver(fmt.Sprintf("the promotion has not ended within start_timeout (%s)", mode))
+	case p.Gone() && d.o.Data.StandbySignal:
+		d.startStandby(Upstream{}, "to be promoted")
+	case p.Gone():
+		d.do(Action{Kind: StartPrimary, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: mode, Why: "the data directory is a primary's"})
+	case sql.Answers() && !sql.InRecovery && p.Armed && p.Epoch == r.Epoch:
+		d.setPhase(schema.PhaseServing)
+		d.note(schema.EventPromoted, r.Epoch, "timeline %d at %s", d.m.Timeline, d.m.LSN)
+		d.say(schema.StateRunning, "")
+		return
+	case sql.Answers() && sql.InRecovery && p.State == ProcessRunning:
+		d.do(Action{Kind: Promote, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: mode, Why: r.Why})
+	}
+	d.say(schema.StatePromoting, "promoting in epoch %d: %s", r.Epoch, r.Why)
+}
+
+// handOver lets the lock go for whoever may stand. Once begun it is not taken back; it ends with
+// Postgres provably stopped and the lock released, in that order.
+func (d *decision) handOver(why string) {
+	r := &d.m.Reign
+	if r.HandOver == "" {
+		r.HandOver = why
+	}
+	d.say(schema.StateStopping, "handing over: %s", r.HandOver)
+	if !d.o.Process.Gone() {
+		d.do(Action{Kind: StopNow, Why: r.HandOver})
+		return
+	}
+	d.release("", d.o.Data.ShutdownLSN, r.HandOver)
+}
+
+// release plans the conditional release. The caller has seen that Postgres is gone.
+func (d *decision) release(successor string, shutdown schema.LSN, why string) {
+	r := &d.m.Reign
+	l := d.record()
+	l.Phase, l.Successor, l.ShutdownLSN = schema.PhaseReleased, successor, shutdown
+	l.FlushLSN = max(l.FlushLSN, shutdown)
+	if d.refusedLately() {
+		d.readLeader()
+		return
+	}
+	if d.o.Now.Sub(r.AskedAt) < 10*time.Millisecond {
+		return
+	}
+	if d.do(Action{Kind: Release, At: schema.LockView{Known: true, Exists: true, Index: r.Index, Session: r.Session}, Leader: l, Timeout: d.o.lease() / 3, Why: why}) {
+		r.AskedAt = d.o.Now
+	}
+}

@@ -1,0 +1,107 @@
+package decide
+
+import (
+	"time"
+
+	"howdah/consul/schema"
+)
+
+const (
+	// recoveryRate is how fast crash recovery is expected to replay WAL, in bytes per second: a
+	// cautious figure for one core and data that is mostly cached.
+	recoveryRate = 64 << 20
+	// crashesInPlace is how often a crashed primary is restarted in place before it hands over instead.
+	crashesInPlace = 3
+	// healthyFor is how long Postgres must run for its crashes to be forgotten.
+	healthyFor = time.Minute
+	// hungFor is how long a running Postgres may leave every probe unanswered before it counts as gone.
+	hungFor = 10 * time.Second
+)
+
+// serve is the reign of a primary that has been promoted.
+func (d *decision) serve() {
+	p, sql := d.o.Process, d.o.SQL
+	if d.m.Switch.Step != StepNone {
+		d.switchover()
+		return
+	}
+	switch {
+	case p.Gone():
+		d.revive()
+	case p.State == ProcessStopping:
+		d.say(schema.StateStopping, "postgres is stopping")
+	case sql.Answers() && !sql.InRecovery:
+		d.thrive()
+	case sql.Answers():
+		d.setPhase(schema.PhasePromoting) // started as a standby while we reign
+	case sql.State == SQLStarting || d.o.Now.Sub(p.Since) < hungFor:
+		d.say(schema.StateStarting, "postgres does not answer yet")
+		if d.o.Now.Sub(p.Since) > d.o.Config.StartTimeout.D() && d.successor() != "" {
+			d.handOver("postgres has not started within start_timeout (" + d.o.Config.StartTimeout.String() + ")")
+		}
+	case sql.Failing != schema.Never && d.o.Now.Sub(sql.Failing) >= hungFor && d.successor() != "":
+		d.handOver("postgres has answered no probe for " + d.o.Now.Sub(sql.Failing).Round(time.Second).String())
+	default:
+		d.say(schema.StateUnknown, "postgres leaves probes unanswered")
+	}
+}
+
+// thrive is a primary that is well: it remembers so, and listens for requests.
+func (d *decision) thrive() {
+	if d.m.HealthyAt == schema.Never {
+		d.m.HealthyAt = d.o.Now
+		if d.m.Crashes > 0 {
+			d.note(schema.EventRestarted, d.m.Reign.Epoch, "postgres accepts writes again")
+		}
+	}
+	if d.o.Now.Sub(d.m.HealthyAt) >= healthyFor {
+		d.m.Crashes = 0
+	}
+	d.consider()
+	d.say(schema.StateRunning, "")
+}
+
+// revive answers the death of a primary's Postgres with whichever is quicker and safe: crash recovery
+// in place, which loses nothing, or a hand-over, which asynchronously may lose the last moments.
+func (d *decision) revive() {
+	p, r := d.o.Process, d.m.Reign
+	if d.m.HealthyAt != schema.Never {
+		d.m.HealthyAt = schema.Never
+		d.note(schema.EventCrashed, r.Epoch, "postgres is gone: %s", p.Detail)
+	}
+	d.say(schema.StateCrashed, "postgres is gone: %s", p.Detail)
+	if d.o.Data.At < p.Since {
+		return // the data directory has not been looked at since
+	}
+	took := time.Duration(d.o.Data.RedoLSN.Behind(d.m.LSN)) * time.Second / recoveryRate
+	to := d.successor()
+	if to != "" && d.m.Crashes >= crashesInPlace {
+		d.handOver("postgres has crashed again and again")
+		return
+	}
+	if to != "" && took > d.o.Config.CrashRecoveryBound.D() {
+		d.handOver("crash recovery is expected to take " + took.Round(time.Second).String())
+		return
+	}
+	if !d.alive() {
+		return
+	}
+	if d.do(Action{Kind: StartPrimary, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.Config.StartTimeout.D(), Why: "crash recovery in place"}) {
+		d.m.Crashes++
+	}
+}
+
+// successor returns the best member that may be promoted; empty if there is none.
+func (d *decision) successor() string {
+	var best schema.Peer
+	for _, p := range d.o.Peers {
+		if !d.peerFit(p) {
+			continue
+		}
+		higher := p.Status.Tags.Priority - best.Status.Tags.Priority
+		if best.Name == "" || higher > 0 || higher == 0 && p.Status.LSN > best.Status.LSN {
+			best = p
+		}
+	}
+	return best.Name
+}

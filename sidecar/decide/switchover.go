@@ -1,0 +1,150 @@
+package decide
+
+import (
+	"fmt"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// verifyBound is how long the successor has to show that it holds the shutdown checkpoint.
+const verifyBound = 5 * time.Second
+
+// consider takes up a request that concerns us, or drops one that is void.
+func (d *decision) consider() {
+	req := d.o.State.Request
+	if !req.Exists {
+		return
+	}
+	why := d.refusal(req.Value)
+	if req.Value.ID == d.m.Switch.ID {
+		why = "it was given up"
+	}
+	if why != "" {
+		if d.do(Action{Kind: DropRequest, Index: req.Index, Timeout: d.o.lease(), Why: why}) {
+			d.note(schema.EventActionFail, d.m.Reign.Epoch, "switchover refused: %s", why)
+		}
+		return
+	}
+	to := req.Value.To
+	if to == "" {
+		to = d.successor()
+	}
+	d.m.Switch = Switch{ID: req.Value.ID, To: to, Step: StepCheckpoint, Since: d.o.Now}
+	d.switchover()
+}
+
+// refusal returns why a request cannot be carried out; nothing if it can.
+func (d *decision) refusal(r schema.Request) string {
+	switch {
+	case r.Kind != schema.RequestSwitchover:
+		return fmt.Sprintf("howdah does not know the request %q", r.Kind)
+	case r.From != "" && r.From != d.o.Name:
+		return fmt.Sprintf("it was asked of %s, and %s is the primary", r.From, d.o.Name)
+	case r.To == d.o.Name:
+		return d.o.Name + " is the primary already"
+	}
+	if why := Unready(d.o, d.m, r.To); why != "" {
+		return why
+	}
+	return ""
+}
+
+// Unready returns why member to may not follow in a planned switchover; nothing if it may. An empty
+// name stands for the best candidate.
+func Unready(o *Observation, m Memory, to string) string {
+	d := &decision{o: o, m: m}
+	if to == "" {
+		if d.successor() == "" {
+			return "no member may be promoted at the moment: none streams within maximum_lag_on_failover"
+		}
+		return ""
+	}
+	p := o.peer(to)
+	s := p.Status
+	switch {
+	case p.Liveness != schema.LivenessAlive:
+		return fmt.Sprintf("member %s is not heard of (%s)", to, p.Liveness)
+	case s.Tags.NoFailover:
+		return fmt.Sprintf("member %s has its nofailover tag set", to)
+	case s.State != schema.StateStreaming:
+		return fmt.Sprintf("member %s does not stream: %s %s", to, s.State, s.Reason)
+	case !d.peerFit(p):
+		return fmt.Sprintf("member %s lacks %d bytes or is on another timeline (%d, primary %d)", to, s.LSN.Behind(m.LSN), s.Timeline, m.Timeline)
+	}
+	return ""
+}
+
+// switchover carries on from the step that has been reached. No acknowledged write is lost: the
+// lock is released only after Postgres has stopped and the successor has its shutdown checkpoint.
+func (d *decision) switchover() {
+	sw := &d.m.Switch
+	d.say(schema.StateStopping, "switchover to %s: %s", sw.To, sw.Step)
+	switch sw.Step {
+	case StepCheckpoint:
+		d.checkpointFirst()
+	case StepStop:
+		d.plan.Stopping = true
+		d.stopCleanly()
+	case StepVerify:
+		d.plan.Stopping = true
+		d.verifyAndRelease()
+	}
+}
+
+func (d *decision) step(s Step) { d.m.Switch.Step, d.m.Switch.Since = s, d.o.Now }
+
+// checkpointFirst makes the shutdown checkpoint short, while clients still write.
+func (d *decision) checkpointFirst() {
+	sw := &d.m.Switch
+	for _, out := range d.o.Done {
+		if out.Action.Kind == Checkpoint && out.Action.Why == sw.ID {
+			d.step(StepStop)
+			d.setPhase(schema.PhaseStopping)
+			d.plan.Stopping = true
+			return
+		}
+	}
+	d.do(Action{Kind: Checkpoint, Timeout: d.o.Config.StopTimeout.D(), Why: sw.ID})
+}
+
+// stopCleanly waits until routers can have heard, stops Postgres, and takes it up again if that takes too long.
+func (d *decision) stopCleanly() {
+	p, since := d.o.Process, d.o.Now.Sub(d.m.Switch.Since)
+	switch {
+	case p.Gone() && d.o.Data.At >= p.Since:
+		d.m.HealthyAt = schema.Never
+		d.step(StepVerify)
+		d.verifyAndRelease()
+	case p.Gone():
+	case since > d.o.Config.StopTimeout.D():
+		d.do(Action{Kind: StopNow, Why: "the clean stop took longer than stop_timeout"})
+	default:
+		d.do(Action{Kind: StopFast, Timeout: d.o.Config.StopTimeout.D(), Why: "switchover"})
+	}
+}
+
+// verifyAndRelease lets go once the successor has every byte; else the primary comes back in place.
+func (d *decision) verifyAndRelease() {
+	sw, end := d.m.Switch, d.o.Data.ShutdownLSN
+	d.plan.Hurry = true
+	s := d.o.peer(sw.To).Status
+	switch {
+	case end == 0:
+		d.giveUpSwitch("postgres was not stopped cleanly")
+	case s.LSN >= end:
+		d.release(sw.To, end, "switchover to "+sw.To)
+	case d.o.Now.Sub(sw.Since) > verifyBound:
+		d.giveUpSwitch(fmt.Sprintf("%s has WAL up to %s and the shutdown checkpoint ends at %s", sw.To, s.LSN, end))
+	}
+}
+
+// giveUpSwitch returns to serving; revive starts Postgres again.
+func (d *decision) giveUpSwitch(why string) {
+	d.note(schema.EventActionFail, d.m.Reign.Epoch, "switchover to %s given up: %s", d.m.Switch.To, why)
+	if req := d.o.State.Request; req.Exists {
+		d.do(Action{Kind: DropRequest, Index: req.Index, Timeout: d.o.lease(), Why: why})
+	}
+	d.m.Switch = Switch{ID: d.m.Switch.ID}
+	d.setPhase(schema.PhaseServing)
+}
