@@ -1,0 +1,138 @@
+// Package api is the sidecar's HTTP API: health checks for load balancers and Kubernetes, the status of
+// the cluster for people and tools, metrics, and the switchover.
+//
+// The health checks have Patroni's paths and codes (its docs/rest_api.rst), so that a load balancer that
+// checks Patroni today needs no change: 200 for yes, 503 for no, with GET, HEAD or OPTIONS. One thing is
+// stricter: a standby counts only while it receives WAL, because one that is cut off would
+// serve older and older reads.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+)
+
+// Source is what the API shows and orders. Its methods are called from many goroutines.
+type Source interface {
+	// Status returns what this member knows; it must not wait for I/O.
+	Status() schema.ClusterStatus
+	// Events returns the events after the first `after` ones, oldest first and at most limit of them.
+	Events(after uint64, limit int) []schema.Event
+	// Healthy reports whether the loop has run lately.
+	Healthy() bool
+	// Switchover records the wish that to (empty: the best candidate) becomes the primary, and returns once it
+	// is recorded. An error is a refusal; its text says why in words for the operator.
+	Switchover(ctx context.Context, to string) error
+}
+
+// Options are the settings of the API.
+type Options struct {
+	// Token is what POST requests must bring; empty refuses them all.
+	Token string
+	// CertFile and KeyFile switch TLS on; both or none. They are read again when they change.
+	CertFile, KeyFile string
+}
+
+const (
+	maxEvents       = 1000
+	maxRequestBytes = 4 << 10
+)
+
+type handler struct {
+	source Source
+	token  string
+	log    *zap.Logger
+}
+
+// New returns the handler of the API.
+func New(source Source, o Options, log *zap.Logger) http.Handler {
+	h := &handler{source: source, token: o.Token, log: log}
+	mux := http.NewServeMux()
+	for path, yes := range h.checks() {
+		mux.HandleFunc(path, h.check(yes))
+	}
+	mux.HandleFunc("/status", only(http.MethodGet, h.status))
+	mux.HandleFunc("/events", only(http.MethodGet, h.events))
+	mux.Handle("/metrics", metrics(source))
+	mux.HandleFunc("/switchover", only(http.MethodPost, h.switchover))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, "there is nothing at "+strconv.Quote(r.URL.Path)+"; try /status")
+	})
+	return mux
+}
+
+// only lets one method through; HEAD goes with GET.
+func only(method string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != method && !(method == http.MethodGet && r.Method == http.MethodHead) {
+			w.Header().Set("Allow", method)
+			refuse(w, http.StatusMethodNotAllowed, "use "+method)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func (h *handler) status(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, h.source.Status())
+}
+
+func (h *handler) events(w http.ResponseWriter, r *http.Request) {
+	after, err := number(r, "after", 0)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	limit, err := number(r, "limit", maxEvents)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	events := h.source.Events(after, int(min(limit, maxEvents)))
+	if events == nil {
+		events = []schema.Event{}
+	}
+	answer(w, http.StatusOK, events)
+}
+
+func number(r *http.Request, key string, otherwise uint64) (uint64, error) {
+	text := r.URL.Query().Get(key)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0, badParameter{key: key, value: text, allowed: "a whole number that is not negative"}
+	}
+	return n, nil
+}
+
+type badParameter struct{ key, value, allowed string }
+
+func (b badParameter) Error() string {
+	return b.key + ": " + strconv.Quote(b.value) + " is not allowed; want " + b.allowed
+}
+
+func answer(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		code, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	// A client that has gone is no concern of the server.
+	_, _ = w.Write(slices.Concat(body, []byte("\n")))
+}
+
+// refuse answers with {"error": why}.
+func refuse(w http.ResponseWriter, code int, why string) {
+	answer(w, code, map[string]string{"error": why})
+}
