@@ -13,6 +13,8 @@ const (
 	// MaxAhead is how far away a deadline may be: twice the longest lease that the configuration
 	// allows. One further away comes from another clock, and would be no fence.
 	MaxAhead = 2 * time.Minute
+	// killAgainAfter is the pause between two rounds of SIGKILL while something lives still.
+	killAgainAfter = 10 * time.Millisecond
 	// maxClockAge is how old ClientNow may be on arrival.
 	maxClockAge = time.Minute
 	// pollTime bounds one long poll of the status.
