@@ -82,7 +82,7 @@ func (d *decision) keepSession() {
 			d.m.SessionAt = d.o.Now
 		}
 	case d.o.Session != "" && since >= d.o.Config.SessionTTL.D()/4:
-		if d.do(Action{Kind: RenewSession, Timeout: timeout}) {
+		if d.do(Action{Kind: RenewSession, Session: d.o.Session, Timeout: timeout}) {
 			d.m.SessionAt = d.o.Now
 		}
 	}

@@ -92,6 +92,8 @@ type Process struct {
 	Epoch    schema.Epoch
 	Deadline schema.Instant
 	Detail   string
+	// Ending is set once the launcher itself was told to end: it stops Postgres cleanly and starts none again.
+	Ending bool
 	// WALMissing is set when Postgres's own log says that its upstream no longer has the WAL it asks for.
 	WALMissing bool
 }

@@ -89,6 +89,7 @@ type Action struct {
 	Epoch    schema.Epoch
 	Deadline schema.Instant
 	From     Upstream
+	Session  string // for RenewSession
 	Members  []string
 	Lease    schema.Duration
 	// Timeout bounds the action; zero means that it has no bound but its own progress.

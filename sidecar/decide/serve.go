@@ -26,6 +26,8 @@ func (d *decision) serve() {
 		return
 	}
 	switch {
+	case p.Ending:
+		d.bow()
 	case p.Gone():
 		d.revive()
 	case p.State == ProcessStopping:
@@ -59,6 +61,17 @@ func (d *decision) thrive() {
 	}
 	d.consider()
 	d.say(schema.StateRunning, "")
+}
+
+// bow lets the lock go while howdah launch ends: it stops Postgres cleanly, so that nothing is lost,
+// and a standby need not wait for the lease to run out.
+func (d *decision) bow() {
+	d.plan.Stopping = true
+	d.setPhase(schema.PhaseStopping)
+	d.say(schema.StateStopping, "howdah launch is ending")
+	if d.o.Process.Gone() && d.o.Data.At >= d.o.Process.Since {
+		d.release("", d.o.Data.ShutdownLSN, "howdah launch was told to end")
+	}
 }
 
 // revive answers the death of a primary's Postgres with whichever is quicker and safe: crash recovery

@@ -1,0 +1,302 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/decide"
+	"howdah/sidecar/launch"
+	"howdah/sidecar/postgres"
+)
+
+// actor carries out one action, with the state as it was when the action was planned.
+type actor struct {
+	s       *Sidecar
+	config  schema.ClusterConfig
+	state   schema.ClusterState
+	data    postgres.DataDir
+	running bool
+	sql     decide.SQL
+}
+
+// run carries out a and says how it ended. Every action is bounded by its own Timeout.
+func (x actor) run(ctx context.Context, a decide.Action) decide.Outcome {
+	if a.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.Timeout)
+		defer cancel()
+	}
+	out := decide.Outcome{Action: a, StartedAt: x.s.d.Now(), Session: ""}
+	var err error
+	switch a.Kind.Slot() {
+	case decide.SlotLock:
+		out.View, err = x.lock(ctx, a)
+	case decide.SlotSession:
+		out.Session, err = x.session(ctx, a)
+	case decide.SlotDocs:
+		err = x.document(ctx, a)
+	case decide.SlotPostgres:
+		err = x.postgres(ctx, a, &out)
+	case decide.SlotFence:
+		err = x.s.d.Launcher.Stop(ctx, launch.StopRequest{Mode: launch.StopImmediate})
+	case decide.SlotArm:
+		err = x.s.d.Launcher.Arm(ctx, a.Epoch, a.Deadline)
+	case decide.SlotPromises:
+		out.Promises = x.promises(ctx, a)
+	}
+	switch {
+	case err == nil:
+		out.Result = decide.OK
+		return out
+	case x.s.d.Refused(err):
+		out.Result = decide.Refused
+	default:
+		out.Result = decide.Unclear
+	}
+	out.Error = err.Error()
+	out.Session = "" // refused means that there is none; an unclear one is not looked at
+	return out
+}
+
+// lock carries out an action on the leader key.
+func (x actor) lock(ctx context.Context, a decide.Action) (schema.LockView, error) {
+	k := x.s.d.Lock
+	switch a.Kind {
+	case decide.ReadLeader:
+		return k.ReadLeader(ctx)
+	case decide.Seize:
+		if a.At.Held() {
+			return k.TakeOver(ctx, a.At, a.Leader.Session, a.Leader)
+		}
+		return k.Acquire(ctx, a.At, a.Leader.Session, a.Leader)
+	case decide.Renew:
+		return k.Renew(ctx, a.At, a.Leader)
+	case decide.Release:
+		return k.Release(ctx, a.At, a.Leader)
+	}
+	return schema.LockView{}, unknownKind(a)
+}
+
+// session makes or renews the session. A renewal that is refused means that the session is gone.
+func (x actor) session(ctx context.Context, a decide.Action) (string, error) {
+	if a.Kind == decide.OpenSession {
+		return x.s.d.Lock.NewSession(ctx, x.config.SessionTTL.D(), "howdah/"+x.s.o.Cluster+"/"+x.s.o.Name)
+	}
+	return a.Session, x.s.d.Lock.RenewSession(ctx, a.Session)
+}
+
+// document changes one of the other keys.
+func (x actor) document(ctx context.Context, a decide.Action) error {
+	k := x.s.d.Documents
+	switch a.Kind {
+	case decide.PutInitialize:
+		return k.PutInitialize(ctx, a.Initialize, a.Index)
+	case decide.PutHistory:
+		h := x.state.History.Value
+		a.Reign.At = time.Now().UTC()
+		h.Reigns = append(h.Reigns[max(0, len(h.Reigns)-keptReigns):len(h.Reigns):len(h.Reigns)], a.Reign)
+		return k.PutHistory(ctx, h, a.Index)
+	case decide.DropRequest:
+		return k.DeleteRequest(ctx, a.Index)
+	}
+	return unknownKind(a)
+}
+
+// keptReigns is how many reigns the history key keeps: Consul bounds a value to 512 KiB.
+const keptReigns = 500
+
+// promises asks every member at once. Who does not answer is missing from the result.
+func (x actor) promises(ctx context.Context, a decide.Action) []schema.PromiseReply {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	replies := []schema.PromiseReply{}
+	for _, name := range a.Members {
+		wg.Go(func() {
+			r, err := x.s.d.Gossip.AskPromise(ctx, name, schema.PromiseRequest{From: x.s.o.Name, Epoch: a.Epoch, Lease: a.Lease})
+			if err != nil {
+				r = schema.PromiseReply{Member: name, Why: "no answer: " + err.Error()}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			replies = append(replies, r)
+		})
+	}
+	wg.Wait()
+	return replies
+}
+
+// postgres carries out a long action on the data directory or the postmaster.
+func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcome) error {
+	srv := x.s.d.Server
+	switch a.Kind {
+	case decide.Initdb:
+		return x.initdb(ctx, out)
+	case decide.Clone:
+		return x.clone(ctx, a)
+	case decide.StartPrimary:
+		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline}, nil)
+	case decide.StartStandby:
+		up, err := upstream(a.From)
+		if err != nil {
+			return err
+		}
+		return x.start(ctx, launch.StartRequest{Role: schema.RoleStandby}, up)
+	case decide.Follow:
+		return x.follow(ctx, a)
+	case decide.CheckHistory:
+		follows, err := x.checkHistory(ctx, a)
+		out.Follows = follows
+		return err
+	case decide.Promote:
+		if err := x.s.d.Launcher.Arm(ctx, a.Epoch, a.Deadline); err != nil {
+			return fmt.Errorf("the launcher must know the deadline before a promotion: %w", err)
+		}
+		return srv.Promote(ctx)
+	case decide.Checkpoint:
+		return srv.Checkpoint(ctx)
+	case decide.StopFast:
+		if err := x.s.d.Launcher.Stop(ctx, launch.StopRequest{Mode: launch.StopFast}); err != nil {
+			return err
+		}
+		return x.await(ctx, func(st launch.Status) (bool, error) { return gone(st), nil })
+	}
+	return unknownKind(a)
+}
+
+func (x actor) initdb(ctx context.Context, out *decide.Outcome) error {
+	if err := x.s.d.Server.Initdb(ctx, x.config); err != nil {
+		return err
+	}
+	found, err := x.s.d.Server.Inspect(ctx)
+	out.SystemID = found.SystemID()
+	return err
+}
+
+func (x actor) clone(ctx context.Context, a decide.Action) error {
+	up, err := upstream(a.From)
+	if err != nil {
+		return err
+	}
+	return x.s.d.Server.Clone(ctx, postgres.CloneRequest{
+		From: *up, SystemID: x.state.Initialize.Value.SystemID,
+		Settings: postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up},
+	})
+}
+
+// start configures Postgres, starts it and waits until it accepts connections or is gone again.
+func (x actor) start(ctx context.Context, r launch.StartRequest, up *postgres.Upstream) error {
+	if _, err := x.s.d.Server.Configure(ctx, postgres.Settings{Role: r.Role, Config: x.config, Upstream: up}); err != nil {
+		return err
+	}
+	if err := x.s.d.Launcher.Start(ctx, r); err != nil {
+		return err
+	}
+	for {
+		probe, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := x.s.d.Server.Probe(probe)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		st, serr := x.s.d.Launcher.Status(ctx)
+		if serr == nil && gone(st) {
+			return fmt.Errorf("postgres did not start: %s; its last words: %s", st.ExitDetail, lastWords(st.LastLog))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("postgres does not accept connections yet: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(fastProbe):
+		}
+	}
+}
+
+func (x actor) follow(ctx context.Context, a decide.Action) error {
+	up, err := upstream(a.From)
+	if err != nil {
+		return err
+	}
+	change, err := x.s.d.Server.Configure(ctx, postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up})
+	if err != nil || change == postgres.ChangeNone {
+		return err
+	}
+	return x.s.d.Launcher.Reload(ctx)
+}
+
+// checkHistory compares what the local WAL holds with the history of the server at a.From.
+func (x actor) checkHistory(ctx context.Context, a decide.Action) (bool, error) {
+	up, err := upstream(a.From)
+	if err != nil {
+		return false, err
+	}
+	id, err := x.s.d.Server.Identify(ctx, *up)
+	if err != nil {
+		return false, err
+	}
+	if own := x.data.SystemID(); id.SystemID != own {
+		return false, fmt.Errorf("the server at %s has the system identifier %s, ours is %s: check its address", a.From.Address, id.SystemID, own)
+	}
+	history, err := x.s.d.Server.UpstreamHistory(ctx, *up)
+	if err != nil {
+		return false, err
+	}
+	timeline, end := x.data.Control.Timeline, schema.LSN(0)
+	if x.running && x.sql.Answers() {
+		timeline, end = x.sql.Timeline, x.sql.LSN
+	} else if end, err = x.s.d.Server.LocalEnd(ctx, x.data); err != nil {
+		return false, err
+	}
+	ok, _ := postgres.CanFollow(timeline, end, history)
+	return ok, nil
+}
+
+// await waits for the launcher's status to be as wanted.
+func (x actor) await(ctx context.Context, wanted func(launch.Status) (bool, error)) error {
+	var seq uint64
+	for {
+		st, err := x.s.d.Launcher.WaitStatus(ctx, seq)
+		if err != nil {
+			return err
+		}
+		if ok, err := wanted(st); ok || err != nil {
+			return err
+		}
+		seq = st.Seq
+	}
+}
+
+func gone(st launch.Status) bool {
+	return st.Process == launch.ProcessStopped || st.Process == launch.ProcessCrashed || st.Process == launch.ProcessFenced
+}
+
+func lastWords(lines []string) string {
+	if len(lines) == 0 {
+		return "none"
+	}
+	return lines[len(lines)-1]
+}
+
+func unknownKind(a decide.Action) error { return fmt.Errorf("no part of the sidecar does %q", a.Kind) }
+
+// upstream splits the address of a member; nil if there is none to follow yet.
+func upstream(u decide.Upstream) (*postgres.Upstream, error) {
+	if u.Address == "" {
+		return nil, nil
+	}
+	host, text, err := net.SplitHostPort(u.Address)
+	if err != nil {
+		return nil, fmt.Errorf("member %s publishes the address %q: want host:port: %w", u.Member, u.Address, err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("member %s publishes the address %q: its port is not a number", u.Member, u.Address)
+	}
+	return &postgres.Upstream{Member: u.Member, Host: host, Port: int(port)}, nil
+}
+
+func joinHostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -1,0 +1,291 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/decide"
+	"howdah/sidecar/launch"
+	"howdah/sidecar/postgres"
+)
+
+// tick bounds how late the loop notices that time has passed.
+const tick = 50 * time.Millisecond
+
+// loop owns the state of a sidecar. Its fields below mail belong to the goroutine of run alone.
+type loop struct {
+	s      *Sidecar
+	log    *zap.Logger
+	record *recordFile
+	ctx    context.Context // ends with Run
+	acting sync.WaitGroup
+	pace   probePace
+
+	mail                   chan func()
+	wakeProbe, wakeInspect chan struct{}
+
+	saved  decide.Record
+	obs    decide.Observation
+	memory decide.Memory
+	plan   decide.Plan
+	// launched and found are the raw forms of obs.Process and obs.Data.
+	launched launch.Status
+	found    postgres.DataDir
+	replicas []postgres.Replica
+	promises []schema.PromiseReply
+
+	reignCtx  context.Context // ends with the reign
+	endReign  context.CancelFunc
+	published schema.Status
+	toldAt    schema.Instant
+	said      string
+}
+
+// post has the loop run f. It reports false if the loop has ended.
+func (l *loop) post(f func()) bool {
+	select {
+	case l.mail <- f:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// run is the loop. It ends with ctx, or when the member's record can no longer be written: a member
+// that cannot remember an epoch must not act on it.
+func (l *loop) run(ctx context.Context) error {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case f := <-l.mail:
+			f()
+			l.drain()
+		case <-l.s.d.Gossip.Changes():
+		case <-t.C:
+		}
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+}
+
+// drain runs what else has been posted, so that one turn sees all of it.
+func (l *loop) drain() {
+	for {
+		select {
+		case f := <-l.mail:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// turn is one decision and what follows from it.
+func (l *loop) turn() error {
+	l.obs.Now = l.s.d.Now()
+	l.obs.Peers = slices.DeleteFunc(l.s.d.Gossip.Peers(), func(p schema.Peer) bool { return p.Kind != "member" })
+	plan, memory := decide.Decide(l.obs, l.memory)
+	l.obs.Done = nil
+	l.plan, l.memory = plan, memory
+	if err := l.remember(); err != nil {
+		return err
+	}
+	l.keepReignContext()
+	for _, e := range plan.Events {
+		l.s.note(e)
+	}
+	for _, a := range plan.Actions {
+		l.begin(a)
+	}
+	l.setPace()
+	l.publish()
+	l.s.turned.Store(int64(l.obs.Now))
+	return nil
+}
+
+// remember writes the record if it has changed, before anything is done that rests on it.
+func (l *loop) remember() error {
+	if l.memory.Record.Equal(l.saved) {
+		return nil
+	}
+	if err := l.record.save(l.memory.Record); err != nil {
+		return err
+	}
+	l.saved = l.memory.Record
+	return nil
+}
+
+// keepReignContext cancels what was begun under a reign that is over.
+func (l *loop) keepReignContext() {
+	switch {
+	case l.memory.Reign.Active && l.reignCtx == nil:
+		l.reignCtx, l.endReign = context.WithCancel(l.ctx)
+	case !l.memory.Reign.Active && l.reignCtx != nil:
+		l.endReign()
+		l.reignCtx, l.endReign = nil, nil
+	}
+}
+
+// begin carries out a in its slot, and has the loop learn the outcome.
+func (l *loop) begin(a decide.Action) {
+	slot := a.Kind.Slot()
+	l.obs.Busy[slot] = a.Kind
+	ctx := l.ctx
+	switch a.Kind {
+	case decide.StartPrimary, decide.Promote, decide.Checkpoint:
+		ctx = l.reignCtx
+	}
+	if quiet := a.Kind == decide.Renew || a.Kind == decide.Arm || a.Kind == decide.RenewSession || a.Kind == decide.ReadLeader; !quiet {
+		l.log.Info(a.String(), zap.String("why", a.Why), zap.Uint64("epoch", uint64(l.memory.Record.Epoch)))
+	}
+	do := actor{s: l.s, config: l.obs.Config, state: l.obs.State, data: l.found, running: l.obs.Process.State == decide.ProcessRunning, sql: l.obs.SQL}
+	l.acting.Go(func() {
+		out := do.run(ctx, a)
+		l.post(func() { l.learn(slot, out) })
+	})
+}
+
+// learn takes in an outcome.
+func (l *loop) learn(slot decide.Slot, out decide.Outcome) {
+	l.obs.Busy[slot] = ""
+	l.obs.Done = append(l.obs.Done, out)
+	if out.Error != "" {
+		l.log.Warn(out.Action.String()+" failed", zap.String("result", string(out.Result)), zap.String("error", out.Error))
+	}
+	if out.View.Known {
+		l.seeLock(out.View, true)
+	}
+	switch out.Action.Kind {
+	case decide.OpenSession, decide.RenewSession:
+		if out.Result != decide.Unclear {
+			l.obs.Session = out.Session
+		}
+	case decide.Arm:
+		if out.Result == decide.OK {
+			l.obs.Process.Epoch, l.obs.Process.Deadline = out.Action.Epoch, out.Action.Deadline
+		}
+	case decide.AskPromises:
+		l.promises = out.Promises
+	case decide.Renew:
+		if out.Result == decide.OK {
+			l.promises = nil
+			l.seeConsul(out.View.AskedAt, nil)
+		}
+	}
+	if slot == decide.SlotPostgres {
+		wake(l.wakeInspect)
+	}
+}
+
+// seeLock keeps the newest view of the leader key. A watch may answer with something older than a
+// transaction has told us, so it only counts where its index is higher; a consistent answer
+// counts where it was asked for later, whatever its index (Consul may have been restored).
+func (l *loop) seeLock(v schema.LockView, consistent bool) {
+	old := l.obs.Lock
+	switch {
+	case consistent && v.AskedAt >= old.AskedAt:
+		l.obs.Lock = v
+	case v.Exists && v.Index > old.Index:
+		v.AskedAt = old.AskedAt // not a consistent read: it judges nothing
+		l.obs.Lock = v
+	}
+}
+
+// seeConsul keeps when Consul answered last, and what it said when it did not.
+func (l *loop) seeConsul(at schema.Instant, err error) {
+	if err != nil {
+		l.obs.Consul.Error = err.Error()
+		return
+	}
+	l.obs.Consul.Error = ""
+	l.obs.Consul.AnsweredAt = schema.Latest(l.obs.Consul.AnsweredAt, at)
+}
+
+// promise answers a primary that has lost Consul. It is called by the detector.
+func (l *loop) promise(r schema.PromiseRequest) schema.PromiseReply {
+	reply := make(chan schema.PromiseReply, 1)
+	ok := l.post(func() {
+		l.obs.Now = l.s.d.Now()
+		var p schema.PromiseReply
+		p, l.memory = decide.Promise(l.obs, l.memory, r)
+		if !p.Given {
+			l.log.Info("promise refused", zap.String("to", r.From), zap.String("why", p.Why))
+		}
+		reply <- p
+	})
+	if !ok {
+		return schema.PromiseReply{Member: l.s.o.Name, Why: "the sidecar is ending"}
+	}
+	select {
+	case p := <-reply:
+		return p
+	case <-l.ctx.Done():
+		return schema.PromiseReply{Member: l.s.o.Name, Why: "the sidecar is ending"}
+	}
+}
+
+// wake makes one pending wake-up of c.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Switchover asks for a planned switchover to member to, or to the best candidate if to is empty.
+// The request is checked here so that whoever asks learns at once why it cannot be.
+func (s *Sidecar) Switchover(ctx context.Context, to string) error {
+	type answer struct {
+		req   schema.Request
+		index uint64
+		err   error
+	}
+	c := make(chan answer, 1)
+	if !s.loop.post(func() {
+		l := s.loop
+		leader := l.obs.Lock.Leader
+		switch {
+		case !l.obs.Lock.Held() || leader.Phase != schema.PhaseServing:
+			c <- answer{err: fmt.Errorf("there is no primary at the moment")}
+		case leader.Member == to:
+			c <- answer{err: fmt.Errorf("%s is the primary already", to)}
+		case l.obs.State.Request.Exists:
+			c <- answer{err: fmt.Errorf("another request is under way: %s to %s", l.obs.State.Request.Value.Kind, l.obs.State.Request.Value.To)}
+		default:
+			err := l.unready(to)
+			c <- answer{req: schema.Request{ID: newID(), Kind: schema.RequestSwitchover, From: leader.Member, To: to, At: time.Now()}, err: err}
+		}
+	}) {
+		return context.Canceled
+	}
+	select {
+	case a := <-c:
+		if a.err != nil {
+			return a.err
+		}
+		return s.d.Documents.PutRequest(ctx, a.req, 0)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// unready returns why member to may not be switched to, as far as this member can see.
+func (l *loop) unready(to string) error {
+	if to == "" || to == l.s.o.Name {
+		return nil // the primary knows best, and checks again
+	}
+	if why := decide.Unready(&l.obs, l.memory, to); why != "" {
+		return fmt.Errorf("%s", why)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package sidecar
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/decide"
+)
+
+// Options say which member this is.
+type Options struct {
+	Cluster   string
+	Name      string
+	DataDir   string
+	Addresses schema.Addresses
+	Tags      schema.Tags
+	// Bootstrap is written to Consul as the cluster configuration where there is none yet.
+	Bootstrap schema.ClusterConfig
+	Version   string
+	// Instance is made anew at each start; empty has New make one.
+	Instance string
+	Log      *zap.Logger
+}
+
+// Sidecar is one member's sidecar. Make it by New, then Run it.
+type Sidecar struct {
+	o    Options
+	d    Deps
+	log  *zap.Logger
+	loop *loop
+
+	instance string
+	events   journal
+	snapshot atomic.Pointer[schema.ClusterStatus]
+	turned   atomic.Int64 // schema.Instant of the last turn of the loop
+}
+
+// New checks o and takes the member's record. It starts nothing.
+func New(o Options, d Deps) (*Sidecar, error) {
+	if o.Name == "" || o.Cluster == "" {
+		return nil, errors.New("a member needs a name and a cluster")
+	}
+	if err := o.Bootstrap.Validate(); err != nil {
+		return nil, fmt.Errorf("bootstrap configuration: %w", err)
+	}
+	for key, a := range map[string]string{"postgres address": o.Addresses.Postgres, "API address": o.Addresses.API} {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return nil, fmt.Errorf("%s %q: want host:port", key, a)
+		}
+	}
+	record, rec, err := openRecord(o.DataDir, o.Cluster, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sidecar{o: o, d: d, instance: cmp.Or(o.Instance, newID())}
+	s.log = o.Log.With(zap.String("component", "sidecar"), zap.String("member", o.Name))
+	s.loop = &loop{
+		s: s, log: s.log, record: record, saved: rec, memory: decide.Memory{Record: rec},
+		mail: make(chan func(), 64), wakeProbe: make(chan struct{}, 1), wakeInspect: make(chan struct{}, 1),
+	}
+	s.loop.obs = decide.Observation{
+		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Session: rec.Session,
+		Data:    decide.Data{State: decide.DataUnknown, Detail: "not looked at yet"},
+		Process: decide.Process{State: decide.ProcessUnknown, Detail: "not asked yet"},
+		SQL:     decide.SQL{State: decide.SQLUnknown},
+	}
+	return s, nil
+}
+
+// Run keeps the member until ctx ends, or until it finds that it must not run at all. Postgres runs
+// on: a sidecar that is started again in time finds it, its session and its lease.
+func (s *Sidecar) Run(ctx context.Context) error {
+	l := s.loop
+	defer l.record.close()
+	// An unfinished initdb or clone is settled before anything looks at the directory.
+	settle, cancel := context.WithTimeout(ctx, time.Minute)
+	err := s.d.Server.FinishSwap(settle)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", s.o.DataDir, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	l.ctx = ctx
+	s.d.Gossip.HandlePromises(l.promise)
+	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { l.watchConsul(ctx); return nil })
+	g.Go(func() error { l.watchLauncher(ctx); return nil })
+	g.Go(func() error { l.watchData(ctx); return nil })
+	g.Go(func() error { l.watchSQL(ctx); return nil })
+	g.Go(func() error { l.keepUp(ctx); return nil })
+	err = g.Wait()
+	l.acting.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,256 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/decide"
+	"howdah/sidecar/postgres"
+)
+
+// duties is what upkeep needs to know, taken from the loop at one moment.
+type duties struct {
+	now      schema.Instant
+	role     schema.Role
+	serving  bool // a primary that accepts writes
+	answers  bool
+	consul   bool
+	epoch    schema.Epoch
+	state    schema.ClusterState
+	members  []string
+	config   schema.ClusterConfig
+	systemID string
+	version  int
+	peers    []schema.Peer
+}
+
+// upkeepEvery is how often upkeep looks; slowUpkeep how often it does again what seems done.
+const (
+	upkeepEvery = 500 * time.Millisecond
+	slowUpkeep  = 10 * time.Second
+)
+
+// upkeep remembers what was done last.
+type upkeep struct {
+	s          *Sidecar
+	log        *zap.Logger
+	rolesFor   schema.Epoch
+	rolesAt    schema.Instant
+	slotsFor   []string
+	slotsAt    schema.Instant
+	registered schema.Role
+	announced  bool
+	registerAt schema.Instant
+	joined     []string
+	lastError  map[string]string
+}
+
+// keepUp does what is neither urgent nor dangerous, one thing after the other.
+func (l *loop) keepUp(ctx context.Context) {
+	u := &upkeep{s: l.s, log: l.log, lastError: map[string]string{}}
+	t := time.NewTicker(upkeepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		c := make(chan duties, 1)
+		if !l.post(func() { c <- l.duties() }) {
+			return
+		}
+		select {
+		case d := <-c:
+			u.turn(ctx, d)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// duties takes what upkeep needs. It runs in the loop.
+func (l *loop) duties() duties {
+	r := l.memory.Reign
+	d := duties{
+		now: l.obs.Now, role: l.published.Role, answers: l.obs.SQL.Answers(), consul: l.obs.Consul.Seen && l.obs.Consul.Error == "",
+		epoch: l.memory.Record.Epoch, state: l.obs.State, members: l.memory.Record.Members, config: l.obs.Config,
+		systemID: l.memory.Record.SystemID, version: l.obs.SQL.Version, peers: slices.Clone(l.obs.Peers),
+	}
+	d.serving = r.Active && r.Phase == schema.PhaseServing && l.obs.SQL.Answers() && !l.obs.SQL.InRecovery && l.obs.Process.State == decide.ProcessRunning
+	return d
+}
+
+// turn does whatever is due.
+func (u *upkeep) turn(ctx context.Context, d duties) {
+	u.join(d)
+	if d.consul {
+		u.try("publish member", func() error { return u.member(ctx, d) })
+		u.try("register service", func() error { return u.register(ctx, d) })
+	}
+	if d.serving && d.consul {
+		u.try("write cluster configuration", func() error { return u.config(ctx, d) })
+	}
+	if d.serving {
+		u.try("ensure roles", func() error { return u.roles(ctx, d) })
+	}
+	if d.answers && (d.serving || d.role == schema.RoleStandby) {
+		u.try("ensure slots", func() error { return u.slots(ctx, d) })
+	}
+}
+
+// try runs f within a bound and logs a failure once until it changes.
+func (u *upkeep) try(what string, f func() error) {
+	err := f()
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != u.lastError[what] && text != "" && !errors.Is(err, context.Canceled) {
+		u.log.Warn(what+" failed; it is tried again", zap.Error(err))
+	}
+	u.lastError[what] = text
+}
+
+// member keeps our document in Consul true.
+func (u *upkeep) member(ctx context.Context, d duties) error {
+	want := schema.Member{
+		Name: u.s.o.Name, Addresses: u.s.o.Addresses, SystemID: d.systemID, PostgresVersion: d.version, Version: u.s.o.Version,
+		Tags: u.s.o.Tags, Instance: u.s.instance,
+	}
+	index := uint64(0)
+	for _, m := range d.state.Members {
+		if m.Value.Name != want.Name {
+			continue
+		}
+		if want.PostgresVersion == 0 {
+			want.PostgresVersion = m.Value.PostgresVersion
+		}
+		if m.Value == want {
+			return nil
+		}
+		index = m.Index
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return u.s.d.Documents.PutMember(ctx, want, index)
+}
+
+// join tells the gossip where the registered members are.
+func (u *upkeep) join(d duties) {
+	var addrs []string
+	for _, m := range d.state.Members {
+		if m.Value.Name != u.s.o.Name && m.Value.Addresses.Gossip != "" {
+			addrs = append(addrs, m.Value.Addresses.Gossip)
+		}
+	}
+	if !slices.Equal(addrs, u.joined) {
+		u.s.d.Gossip.Join(addrs)
+		u.joined = addrs
+	}
+}
+
+// config writes the bootstrap configuration where Consul has none.
+func (u *upkeep) config(ctx context.Context, d duties) error {
+	if d.state.Config.Exists {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return u.s.d.Documents.PutConfig(ctx, d.config, 0)
+}
+
+// register announces our role in the service catalogue, and again from time to time: an agent that
+// was replaced has forgotten it.
+func (u *upkeep) register(ctx context.Context, d duties) error {
+	if u.s.d.Register == nil || u.announced && u.registered == d.role && d.now.Sub(u.registerAt) < 3*slowUpkeep {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := u.s.d.Register(ctx, d.role); err != nil {
+		return err
+	}
+	u.announced, u.registered, u.registerAt = true, d.role, d.now
+	return nil
+}
+
+// roles sees to howdah's roles, at the beginning of each reign and from time to time.
+func (u *upkeep) roles(ctx context.Context, d duties) error {
+	if u.rolesFor == d.epoch && d.now.Sub(u.rolesAt) < 3*slowUpkeep {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := u.s.d.Server.EnsureRoles(ctx); err != nil {
+		return err
+	}
+	u.rolesFor, u.rolesAt = d.epoch, d.now
+	return nil
+}
+
+// slots keeps one slot for every other member, on standbys too, where they are moved up by what the
+// members say of themselves, so that each survives a failover without holding WAL back for ever.
+func (u *upkeep) slots(ctx context.Context, d duties) error {
+	if slices.Equal(u.slotsFor, d.members) && d.now.Sub(u.slotsAt) < slowUpkeep {
+		return nil
+	}
+	var want []postgres.Slot
+	for _, name := range d.members {
+		if name == u.s.o.Name {
+			continue
+		}
+		s := postgres.Slot{Name: postgres.SlotName(name)}
+		if !d.serving {
+			for _, p := range d.peers {
+				if p.Name == name && p.Status.SystemID == d.systemID {
+					s.AdvanceTo = max(p.Status.LSN, p.Status.ReplayLSN)
+				}
+			}
+		}
+		want = append(want, s)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := u.s.d.Server.EnsureSlots(ctx, want); err != nil {
+		return err
+	}
+	u.slotsFor, u.slotsAt = slices.Clone(d.members), d.now
+	return nil
+}
+
+// Alone makes sure that no other sidecar lives under our name: one that is registered and answers on its
+// API as another instance. It is asked once, before Run; a silent one is not dead, but it is not proof either.
+func (s *Sidecar) Alone(ctx context.Context, st schema.ClusterState) error {
+	for _, d := range st.Members {
+		m := d.Value
+		if m.Name != s.o.Name || m.Instance == s.instance || m.Addresses.API == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.Addresses.API+"/status", nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			continue
+		}
+		defer res.Body.Close()
+		var other schema.ClusterStatus
+		if json.NewDecoder(http.MaxBytesReader(nil, res.Body, 1<<20)).Decode(&other) == nil &&
+			other.Cluster == s.o.Cluster && other.Member == s.o.Name && other.Self.Instance != s.instance {
+			return fmt.Errorf("another sidecar named %s of cluster %s runs and answers at %s: give this one another --name, or stop that one first", s.o.Name, s.o.Cluster, m.Addresses.API)
+		}
+	}
+	return nil
+}
