@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"path"
@@ -163,7 +162,7 @@ func (s *Server) putKV(w http.ResponseWriter, r *http.Request) error {
 		t.set(p)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("raft apply failed: %w", err)
 	}
 	if t.commit() {
 		s.announce()
@@ -210,7 +209,7 @@ func (s *Server) putTxn(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var ops []txnOp
-	if err := json.Unmarshal(body, &ops); err != nil {
+	if err := decode(body, &ops); err != nil {
 		return &httpError{http.StatusBadRequest, fmt.Sprintf("Failed to parse body: %v", err)}
 	}
 	if len(ops) > maxTxnOps {
@@ -297,7 +296,7 @@ func (s *Server) registerService(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var in service
-	if err := json.Unmarshal(body, &in); err != nil {
+	if err := decode(body, &in); err != nil {
 		return &httpError{http.StatusBadRequest, fmt.Sprintf("Request decode failed: %v", err)}
 	}
 	if in.Name == "" {

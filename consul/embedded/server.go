@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -144,6 +145,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("Request body too large. Max allowed is %d bytes.", maxBody)}
 	}
 	return b, err
+}
+
+// decode reads JSON with a Decoder, as Consul does, whose errors differ from Unmarshal's.
+func decode(body []byte, into any) error {
+	return json.NewDecoder(bytes.NewReader(body)).Decode(into)
 }
 
 // query runs look under the mutex, again after each change until the index of its answer is above the

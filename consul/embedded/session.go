@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -45,7 +44,7 @@ func parseSession(body []byte, node string) (*session, error) {
 		LockDelay any
 	}{session: session{Node: node, Behavior: "release", NodeChecks: []string{"serfHealth"}}}
 	if len(body) > 0 {
-		if err := json.Unmarshal(body, &in); err != nil {
+		if err := decode(body, &in); err != nil {
 			return nil, &httpError{400, fmt.Sprintf("Request decode failed: %v", err)}
 		}
 	}
@@ -55,7 +54,7 @@ func parseSession(body []byte, node string) (*session, error) {
 		return nil, &httpError{400, fmt.Sprintf("Request decode failed: %v", err)}
 	}
 	if s.Node != node {
-		return nil, errors.New("Missing node registration")
+		return nil, errors.New("apply failed: Missing node registration")
 	}
 	switch s.Behavior {
 	case "":

@@ -125,6 +125,9 @@ func (t *tx) get(key string) (pair, bool) {
 // put writes p with the session and lock index that it carries, and returns it as stored.
 func (t *tx) put(p pair) pair {
 	p.CreateIndex, p.ModifyIndex = t.index, t.index
+	if len(p.Value) == 0 {
+		p.Value = nil // null in JSON, as from Consul
+	}
 	if old, ok := t.get(p.Key); ok {
 		p.CreateIndex = old.CreateIndex
 		if old.same(p) {

@@ -50,6 +50,7 @@ func (s *store) run(ops []txnOp, now time.Time) (txnAnswer, bool) {
 	if len(answer.Errors) > 0 {
 		return answer, false
 	}
+	answer.Results = []txnResult{} // [] in JSON
 	t := s.begin()
 	for i, o := range ops {
 		results, err := t.do(o.KV)
@@ -137,7 +138,7 @@ func (t *tx) look(o *op) ([]txnResult, error) {
 		return []txnResult{{KV: p}}, nil
 	case "get-or-empty":
 		if !exists {
-			p = pair{Key: o.Key}
+			p = pair{Key: o.Key, Flags: o.Flags, Session: o.Session, ModifyIndex: o.Index} // the operation itself
 		}
 		return []txnResult{{KV: p}}, nil
 	case "get-tree":
