@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -157,6 +159,9 @@ type DataDir struct {
 	StandbySignal bool // standby.signal exists: it starts as a standby
 	BackupLabel   bool // backup_label exists: the first start after a base backup is still to come
 	Control       ControlData
+	// Timeline is the newest one in which the directory has WAL: what CanFollow compares. The control file's
+	// own is older when the server crashed after a promotion and before the checkpoint that follows it.
+	Timeline schema.Timeline
 }
 
 // SystemID returns PostgreSQL's system identifier in decimal; empty unless the state is DirValid.
@@ -231,7 +236,9 @@ type Probe struct {
 	LSN schema.LSN
 	// ReplayLSN and ReceiveLSN are a standby's; zero on a primary.
 	ReplayLSN, ReceiveLSN schema.LSN
-	Receiver              Receiver
+	// RedoLSN is where crash recovery would begin; see RedoDistance.
+	RedoLSN  schema.LSN
+	Receiver Receiver
 	// Replicas are sorted by name, then by flush LSN from the greatest.
 	Replicas []Replica
 	// WaitingSyncCommits counts sessions whose commit waits for a standby: a fast shutdown would
@@ -265,6 +272,11 @@ func SlotName(member string) string {
 	}
 	// NAMEDATALEN - 1 of src/include/pg_config_manual.h.
 	return string(b[:min(len(b), 63)])
+}
+
+// String returns the member's name and its address, for messages.
+func (u Upstream) String() string {
+	return fmt.Sprintf("%s at %s", u.Member, net.JoinHostPort(u.Host, strconv.Itoa(u.Port)))
 }
 
 // CloneRequest says what to clone.

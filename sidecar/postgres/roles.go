@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// rewindFunctions are what pg_rewind calls on the server it copies from (its manual page, "Notes"), with their signatures.
+var rewindFunctions = []string{
+	"pg_catalog.pg_ls_dir(text, boolean, boolean)",
+	"pg_catalog.pg_stat_file(text, boolean)",
+	"pg_catalog.pg_read_binary_file(text)",
+	"pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
+}
+
+// EnsureRoles makes howdah's roles with their rights and passwords, on a primary. What is right already is not
+// written again. Passwords go to the server as SCRAM verifiers, never in clear.
+func (p *Postgres) EnsureRoles(ctx context.Context) error {
+	roles := []struct {
+		name, password string
+		replication    bool
+	}{
+		{ReplicationRole, p.o.Secrets.Replication, true},
+		{RewindRole, p.o.Secrets.Rewind, false},
+		{RouterRole, p.o.Secrets.Router, false},
+	}
+	err := p.duties.do(ctx, func(c *pgx.Conn) error {
+		for _, r := range roles {
+			if err := ensureRole(ctx, c, r.name, r.password, r.replication); err != nil {
+				return fmt.Errorf("role %s: %w", r.name, err)
+			}
+		}
+		for _, f := range rewindFunctions {
+			if err := ensureExecute(ctx, c, RewindRole, f); err != nil {
+				return fmt.Errorf("role %s: %w", RewindRole, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("ensure roles: %w", err)
+	}
+	return nil
+}
+
+func ensureRole(ctx context.Context, c *pgx.Conn, name, password string, replication bool) error {
+	attributes := "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION"
+	if replication {
+		attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS REPLICATION"
+	}
+	var stored string
+	var right bool
+	err := c.QueryRow(ctx, `SELECT coalesce(rolpassword, ''), rolcanlogin AND rolreplication = $2
+		AND NOT (rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls)
+		AND (rolvaliduntil IS NULL OR rolvaliduntil = 'infinity') FROM pg_authid WHERE rolname = $1`, name, replication).Scan(&stored, &right)
+	missing := errors.Is(err, pgx.ErrNoRows)
+	if err != nil && !missing {
+		return err
+	}
+	if !missing && right && verifierMatches(stored, password) {
+		return nil
+	}
+	verb := "ALTER"
+	if missing {
+		verb = "CREATE"
+	}
+	v := stored
+	if !verifierMatches(stored, password) {
+		if v, err = newVerifier(password); err != nil {
+			return err
+		}
+	}
+	// A verifier is base64 and punctuation: nothing in it needs to be escaped.
+	_, err = c.Exec(ctx, fmt.Sprintf("%s ROLE %s %s PASSWORD '%s' VALID UNTIL 'infinity'", verb, name, attributes, v))
+	return err
+}
+
+func ensureExecute(ctx context.Context, c *pgx.Conn, role, function string) error {
+	var has bool
+	if err := c.QueryRow(ctx, "SELECT has_function_privilege($1, $2, 'EXECUTE')", role, function).Scan(&has); err != nil || has {
+		return err
+	}
+	_, err := c.Exec(ctx, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", function, role))
+	return err
+}
