@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Flag is the state of one flag on the command line; it keeps the text that was given.
+// flagText is the state of one flag on the command line; it keeps the text that was given.
 type flagText struct {
-	option *option
+	option *Option
 	text   string
 }
 
@@ -24,7 +24,7 @@ func (s *Set) AddFlags(flags *pflag.FlagSet) {
 		if o.secret {
 			continue
 		}
-		flag := flags.VarPF(&flagText{option: o}, o.name, "", o.usage)
+		flag := flags.VarPF(&flagText{option: o}, o.name, o.short, o.usage)
 		if o.boolean {
 			flag.NoOptDefVal = "true"
 		}
@@ -96,6 +96,9 @@ func (s *Set) Usage() string {
 			fmt.Fprintf(&b, "\n%s:\n", group)
 		}
 		head := "--" + o.name
+		if o.short != "" {
+			head = "-" + o.short + ", " + head
+		}
 		switch {
 		case o.secret:
 			head = EnvironmentName(o.name) + " (environment only)"
@@ -109,7 +112,7 @@ func (s *Set) Usage() string {
 	return b.String()
 }
 
-func (o *option) note() string {
+func (o *Option) note() string {
 	switch {
 	case o.required:
 		return " (required)"

@@ -25,10 +25,13 @@ type Sources struct {
 	// Elsewhere are options of other commands, with the command that takes each. As
 	// environment variables they are allowed: an environment is inherited and shared.
 	Elsewhere map[string]string
+	// Partial says that not all flags could be read: then nothing is said about options that are missing.
+	Partial bool
 }
 
 // Load sets every option from the sources and returns all mistakes at once as Problems.
 func (s *Set) Load(from Sources) error {
+	s.partial = from.Partial
 	environment, found := s.readEnvironment(from)
 	name, nameFrom := from.Flags[ConfigName], "flag --"+ConfigName
 	if _, given := from.Flags[ConfigName]; !given {
@@ -54,7 +57,7 @@ func (s *Set) Load(from Sources) error {
 	return append(found, s.validate()...).orNil()
 }
 
-func (s *Set) set(o *option, from, text string) Problems {
+func (s *Set) set(o *Option, from, text string) Problems {
 	o.from = from
 	if err := o.parse(text); err != nil {
 		s.failed = true
@@ -191,7 +194,7 @@ func (s *Set) unknownKey(key, name string, sources Sources) string {
 // decode turns a value of the file into text or items; advice is not empty where the value is of the wrong kind.
 // YAML turns unquoted words into numbers and booleans (0123 becomes 83, on becomes true), so those are
 // refused where text is wanted rather than turned back into text that nobody wrote.
-func (o *option) decode(raw json.RawMessage) (text string, items []string, advice string) {
+func (o *Option) decode(raw json.RawMessage) (text string, items []string, advice string) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	var value any
@@ -222,7 +225,7 @@ func (o *option) decode(raw json.RawMessage) (text string, items []string, advic
 	return "", nil, "want one value, not keys below it"
 }
 
-func (o *option) decodeList(values []any) (text string, items []string, advice string) {
+func (o *Option) decodeList(values []any) (text string, items []string, advice string) {
 	if o.items == nil {
 		return "", nil, "want one value, not a list"
 	}

@@ -64,7 +64,7 @@ func (s *Set) Problem(name, advice string) Problem {
 	return p
 }
 
-func (o *option) source() string {
+func (o *Option) source() string {
 	switch {
 	case o.from != "":
 		return o.from
@@ -81,7 +81,9 @@ func (s *Set) validate() Problems {
 	var found Problems
 	for _, o := range s.options {
 		if o.required && o.empty() {
-			found = append(found, Problem{From: o.source(), Advice: o.missing()})
+			if !s.partial {
+				found = append(found, Problem{From: o.source(), Advice: o.missing()})
+			}
 			continue
 		}
 		for _, r := range o.rules {
@@ -90,7 +92,7 @@ func (s *Set) validate() Problems {
 			}
 		}
 	}
-	if len(found) == 0 && !s.failed {
+	if len(found) == 0 && !s.failed && !s.partial {
 		for _, check := range s.checks {
 			found = append(found, check()...)
 		}
@@ -98,7 +100,7 @@ func (s *Set) validate() Problems {
 	return found
 }
 
-func (o *option) missing() string {
+func (o *Option) missing() string {
 	if o.secret {
 		return "is required"
 	}
@@ -155,4 +157,24 @@ func suggestion(near string) string {
 		return ""
 	}
 	return "; did you mean " + near + "?"
+}
+
+// Adopt turns the errors that another package joined into mistakes of the options they begin with:
+// "lease: 1h is not allowed" is about the option lease. What begins with no option keeps its own words.
+func (s *Set) Adopt(err error) []Problem {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var found []Problem
+		for _, one := range joined.Unwrap() {
+			found = append(found, s.Adopt(one)...)
+		}
+		return found
+	}
+	key, rest, _ := strings.Cut(err.Error(), ": ")
+	if o := s.find(strings.ReplaceAll(key, "_", "-")); o != nil {
+		return []Problem{{From: o.source(), Advice: rest}}
+	}
+	return []Problem{{From: s.command, Advice: err.Error()}}
 }

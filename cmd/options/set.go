@@ -15,9 +15,10 @@ type Set struct {
 	command string
 	config  string
 	group   string
-	options []*option
+	options []*Option
 	checks  []func() []Problem
 	failed  bool // a source held a value that could not be read
+	partial bool // see Sources.Partial
 }
 
 // Declarer is a struct of options that binds its fields to a Set.
@@ -38,9 +39,10 @@ func New(command string, d Declarer) *Set {
 // Validate checks values that were put into d without flags, environment or file.
 func Validate(d Declarer) error { return New("howdah", d).Validate() }
 
-// option is one declared option.
-type option struct {
+// Option is one declared option. Rules bound it.
+type Option struct {
 	name, usage, group, placeholder string
+	short                           string
 	required, secret, boolean, list bool
 	// fallback is the default as people write it; empty for none.
 	fallback string
@@ -85,17 +87,20 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Rule bounds or describes an option.
-type Rule func(*option)
+type Rule func(*Option)
 
 // Required refuses an empty value.
-func Required(o *option) { o.required = true }
+func Required(o *Option) { o.required = true }
 
 // Placeholder is how the help calls the value.
-func Placeholder(word string) Rule { return func(o *option) { o.placeholder = word } }
+func Placeholder(word string) Rule { return func(o *Option) { o.placeholder = word } }
+
+// Short gives the flag a letter ("o" for -o).
+func Short(letter string) Rule { return func(o *Option) { o.short = letter } }
 
 // OneOf allows only these words.
 func OneOf(words ...string) Rule {
-	return func(o *option) {
+	return func(o *Option) {
 		o.placeholder = strings.Join(words, "|")
 		o.rules = append(o.rules, rule{allowed: "choose " + oneOfText(words), holds: func() bool {
 			for _, w := range words {
@@ -110,7 +115,7 @@ func OneOf(words ...string) Rule {
 
 // Matches bounds a non-empty value, or each item of a list, by ok; allowed completes the message ("want host:port").
 func Matches(ok func(string) bool, allowed string) Rule {
-	return func(o *option) {
+	return func(o *Option) {
 		o.rules = append(o.rules, rule{allowed: allowed, holds: func() bool {
 			if o.empty() {
 				return true
@@ -134,7 +139,7 @@ func (s *Set) Group(title string) { s.group = title }
 // Check adds a check over several options. It runs only when every option by itself could be read.
 func (s *Set) Check(f func() []Problem) { s.checks = append(s.checks, f) }
 
-func (s *Set) add(o *option, name, usage string, rules []Rule) {
+func (s *Set) add(o *Option, name, usage string, rules []Rule) {
 	if s.find(name) != nil {
 		panic("options: --" + name + " is declared twice for " + s.command)
 	}
@@ -148,7 +153,7 @@ func (s *Set) add(o *option, name, usage string, rules []Rule) {
 	s.options = append(s.options, o)
 }
 
-func (s *Set) find(name string) *option {
+func (s *Set) find(name string) *Option {
 	for _, o := range s.options {
 		if o.name == name {
 			return o
@@ -159,7 +164,7 @@ func (s *Set) find(name string) *option {
 
 // String declares an option of any text.
 func (s *Set) String(p *string, name, usage string, rules ...Rule) {
-	s.add(&option{
+	s.add(&Option{
 		placeholder: "TEXT",
 		parse:       func(text string) error { *p = text; return nil },
 		value:       func() string { return *p },
@@ -169,7 +174,7 @@ func (s *Set) String(p *string, name, usage string, rules ...Rule) {
 
 // Secret declares a password or token, which only the environment can give.
 func (s *Set) Secret(p *Secret, name, usage string, rules ...Rule) {
-	s.add(&option{
+	s.add(&Option{
 		secret: true,
 		parse:  func(text string) error { *p = Secret(text); return nil },
 		value:  func() string { return p.String() },
@@ -179,7 +184,7 @@ func (s *Set) Secret(p *Secret, name, usage string, rules ...Rule) {
 
 // Strings declares a list: separated by commas, in YAML also a list.
 func (s *Set) Strings(p *[]string, name, usage string, rules ...Rule) {
-	s.add(&option{
+	s.add(&Option{
 		placeholder: "LIST",
 		list:        true,
 		parse:       func(text string) error { *p = splitList(text); return nil },
@@ -191,7 +196,7 @@ func (s *Set) Strings(p *[]string, name, usage string, rules ...Rule) {
 
 // Bool declares a switch. The flag alone means true.
 func (s *Set) Bool(p *bool, name, usage string, rules ...Rule) {
-	s.add(&option{
+	s.add(&Option{
 		boolean: true,
 		parse: func(text string) error {
 			switch text {
@@ -212,7 +217,7 @@ func (s *Set) Bool(p *bool, name, usage string, rules ...Rule) {
 // Int declares a whole number from low to high.
 func (s *Set) Int(p *int, name, usage string, low, high int, rules ...Rule) {
 	allowed := fmt.Sprintf("choose a whole number from %d to %d", low, high)
-	o := &option{
+	o := &Option{
 		placeholder: "NUMBER",
 		number:      true,
 		parse: func(text string) error {
@@ -233,7 +238,7 @@ func (s *Set) Int(p *int, name, usage string, low, high int, rules ...Rule) {
 // Duration declares a time from low to high.
 func (s *Set) Duration(p *time.Duration, name, usage string, low, high time.Duration, rules ...Rule) {
 	allowed := fmt.Sprintf("choose a number with a unit, such as 500ms, 3s or 1m, from %s to %s", low, high)
-	o := &option{
+	o := &Option{
 		placeholder: "TIME",
 		parse: func(text string) error {
 			d, err := time.ParseDuration(text)
