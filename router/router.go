@@ -10,10 +10,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
+	"howdah/router/route"
+	"howdah/router/wire"
 )
 
 // Knowledge is what the router is told about the cluster. Its methods are called from one
@@ -33,7 +39,26 @@ type Router struct {
 	knowledge Knowledge
 	now       func() schema.Instant
 	log       *zap.Logger
+	instance  uint16
+
+	listeners map[route.Route]net.Listener
+	api       net.Listener
+
+	picture  picture
+	sessions *registry
+	events   eventLog
+	metrics  *metrics
+
+	// work counts the goroutines that serve a connection, unstarted the connections that have not
+	// said yet what they want.
+	work      sync.WaitGroup
+	unstarted atomic.Int64
+	draining  atomic.Bool
 }
+
+// maxUnstarted is how many connections may be in their startup packet at one time, beyond the
+// clients admitted: a bound on what strangers can hold open.
+const maxUnstarted = 1000
 
 // New checks o and opens the listeners, so that a port in use is an error here and not later. A
 // Router that was made must be run: Run closes what New opened.
@@ -44,12 +69,100 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	if k == nil || now == nil || log == nil {
 		return nil, errors.New("router: knowledge, clock and logger must be given")
 	}
-	return &Router{o: o, knowledge: k, now: now, log: log}, nil
+	r := &Router{
+		o: o, knowledge: k, now: now, log: log, instance: wire.Instance(o.Name),
+		listeners: map[route.Route]net.Listener{},
+		sessions:  newRegistry(),
+	}
+	r.picture.init()
+	r.metrics = newMetrics(r)
+	if err := r.listen(); err != nil {
+		r.closeListeners()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Address returns where the listener of a route listens, with the port that the kernel chose if
+// the option said 0; nil if there is none. route.Auto is the listener of Options.Listen.
+func (r *Router) Address(of route.Route) net.Addr {
+	if l := r.listeners[of]; l != nil {
+		return l.Addr()
+	}
+	return nil
+}
+
+// APIAddress returns where the HTTP API listens; nil if it does not.
+func (r *Router) APIAddress() net.Addr {
+	if r.api == nil {
+		return nil
+	}
+	return r.api.Addr()
 }
 
 // Run serves until ctx ends, then drains: nobody new is admitted, idle sessions end with 57P01,
 // the others have DrainTimeout. It returns nil after a drain, and an error if it could not serve.
 func (r *Router) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	// Sessions and what they need outlive ctx by the drain.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	failed := make(chan error, 1+len(r.listeners))
+	r.learnOnce()
+	var support sync.WaitGroup
+	support.Go(func() { r.learn(serving) })
+	closeAPI := r.serveAPI(&support, failed)
+	for of, l := range r.listeners {
+		r.log.Info("router listens", zap.String("route", string(of)), zap.Stringer("address", l.Addr()))
+		support.Go(func() {
+			if err := r.accept(serving, l, of); err != nil {
+				failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	r.draining.Store(true)
+	r.closeListeners()
+	r.drain()
+	stop()
+	r.work.Wait()
+	closeAPI()
+	support.Wait()
+	r.log.Info("router has stopped")
+	return err
+}
+
+// drainStep is how often a drain looks for sessions that have become idle.
+const drainStep = 20 * time.Millisecond
+
+// drain ends every session: the idle ones as soon as they are, the others when the time is over.
+func (r *Router) drain() {
+	bye := wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the router is shutting down").
+		WithHint("Connect again.")
+	deadline := time.NewTimer(r.o.DrainTimeout)
+	defer deadline.Stop()
+	step := time.NewTicker(drainStep)
+	defer step.Stop()
+	r.log.Info("router drains its sessions", zap.Int("sessions", r.sessions.count()), zap.Duration("at_most", r.o.DrainTimeout))
+	for {
+		for _, c := range r.sessions.all() {
+			c.endIfIdle(bye)
+		}
+		if r.sessions.count() == 0 {
+			return
+		}
+		select {
+		case <-step.C:
+			continue
+		case <-deadline.C:
+		}
+		for _, c := range r.sessions.all() {
+			c.end(ending{err: bye, ofServer: true})
+		}
+		return
+	}
 }

@@ -1,0 +1,71 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/router/wire"
+)
+
+// relayCancel brings a cancel request to the server of the session that it names. The client's
+// connection is closed afterwards, as PostgreSQL does it: the end of it says that the signal was
+// sent. A key that is no session's is passed over without a word, so that none can be guessed.
+func (r *Router) relayCancel(ctx context.Context, key wire.Key, log *zap.Logger) {
+	address, server, found := r.sessions.target(key)
+	switch {
+	case found:
+	case key.Instance() != r.instance:
+		log.Debug("cancel request with a key of another router, or of none")
+		return
+	default:
+		log.Debug("cancel request for a session that has ended, or with a wrong key")
+		return
+	}
+	if err := r.sendCancel(ctx, address, server); err != nil {
+		log.Info("cancel request not delivered", zap.String("server", address), zap.Error(err))
+	}
+}
+
+// sendCancel delivers one cancel request and waits until the server has dealt with it, which it
+// shows by closing the connection.
+func (r *Router) sendCancel(ctx context.Context, address string, key wire.Key) error {
+	ctx, stop := context.WithTimeout(ctx, r.o.CancelTimeout)
+	defer stop()
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return r.setUserTimeout(raw) }}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("cancel request: %w", err)
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	if _, err := conn.Write(key.CancelRequest()); err != nil {
+		return fmt.Errorf("cancel request: %w", err)
+	}
+	var b [1]byte
+	if _, err := conn.Read(b[:]); err != io.EOF && err != nil {
+		return fmt.Errorf("cancel request: waiting for the server to close: %w", err)
+	}
+	r.metrics.cancelled()
+	return nil
+}
+
+// cancelAbandoned cancels what runs in a session whose client has vanished.
+func (r *Router) cancelAbandoned(c *client) {
+	address, key, found := r.sessions.targetOf(c)
+	if !found {
+		return
+	}
+	begun := time.Now()
+	if err := r.sendCancel(context.Background(), address, key); err != nil {
+		c.log.Info("the statement of a client that vanished could not be cancelled", zap.String("server", address), zap.Error(err))
+		return
+	}
+	c.log.Debug("the statement of a client that vanished was cancelled", zap.Duration("took", time.Since(begun)))
+}

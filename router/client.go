@@ -1,0 +1,280 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/router/route"
+	"howdah/router/session"
+	"howdah/router/wire"
+)
+
+// past is a deadline that has passed: it wakes a goroutine out of a read or a write.
+var past = time.Unix(1, 0)
+
+// client is one admitted client and, once there is one, its server.
+type client struct {
+	r       *Router
+	conn    *net.TCPConn
+	startup wire.Startup
+	route   route.Route
+	log     *zap.Logger
+	login   *time.Timer
+
+	// Of the registry's lock.
+	key, serverKey wire.Key
+	backend        backend
+
+	mu      sync.Mutex
+	machine *session.Session // nil until the session is relayed
+	server  *net.TCPConn
+	search  context.CancelCauseFunc // ends the search for a server
+	attempt context.CancelCauseFunc // ends the present attempt to reach one
+	ending  *ending                 // the first reason for which the session ends, once there is one
+}
+
+// ending is why the router ends a session.
+type ending struct {
+	err *wire.Error
+	// ofServer: the server is cut off whatever it does, so that what it was doing may or may not
+	// take effect.
+	ofServer bool
+}
+
+// serve deals with one connection from its first byte to its last.
+func (r *Router) serve(ctx context.Context, conn *net.TCPConn, of route.Route) {
+	defer conn.Close()
+	log := r.log.With(zap.Stringer("client", conn.RemoteAddr()))
+	startup, err := r.greet(ctx, conn)
+	r.unstarted.Add(-1)
+	if err != nil {
+		r.turnAway(conn, err, log)
+		return
+	}
+	if startup.Kind == wire.KindCancel {
+		r.relayCancel(ctx, startup.Key, log)
+		return
+	}
+	c := &client{r: r, conn: conn, startup: startup, log: log}
+	if c.route, err = route.Of(startup.Parameters, of); err != nil {
+		var bad *route.ErrRoute
+		errors.As(err, &bad)
+		r.turnAway(conn, wire.Fatal(wire.CodeInvalidParameterValue, "%s", err).WithHint("%s", bad.Hint()), log)
+		return
+	}
+	if !r.sessions.admit(c, r.o.MaxClients) {
+		r.turnAway(conn, wire.Fatal(wire.CodeTooManyConnections, "sorry, too many clients already").
+			WithDetail("This router admits %d clients.", r.o.MaxClients), log)
+		return
+	}
+	defer r.sessions.dismiss(c)
+	r.metrics.admitted(c.route)
+	c.run(ctx)
+}
+
+// greet reads first packets until one says what the client wants. Encryption is declined, once for
+// each kind, as the protocol lets a client ask for either and then go on.
+func (r *Router) greet(ctx context.Context, conn *net.TCPConn) (wire.Startup, error) {
+	conn.SetDeadline(time.Now().Add(r.o.LoginTimeout))
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(past) })
+	defer stop()
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = r.setUserTimeout(raw)
+	}
+	if err != nil {
+		return wire.Startup{}, err
+	}
+	asked := map[wire.Kind]bool{}
+	for {
+		s, err := wire.ReadStartup(conn)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return s, wire.Fatal(wire.CodeProtocolViolation, "no complete startup packet came within %s", r.o.LoginTimeout)
+		case err != nil:
+			return s, err
+		case s.Kind != wire.KindSSL && s.Kind != wire.KindGSS:
+			return s, conn.SetDeadline(time.Time{})
+		case asked[s.Kind]:
+			return s, wire.Fatal(wire.CodeProtocolViolation, "a second %s on one connection", s.Kind)
+		}
+		asked[s.Kind] = true
+		if _, err := conn.Write([]byte{'N'}); err != nil {
+			return s, err
+		}
+	}
+}
+
+// turnAway ends a connection that never became a session.
+func (r *Router) turnAway(conn *net.TCPConn, err error, log *zap.Logger) {
+	var told *wire.Error
+	switch {
+	case errors.As(err, &told):
+		r.metrics.refused(told.Code)
+		log.Info("client turned away", zap.String("sqlstate", told.Code), zap.String("reason", told.Message))
+		r.farewell(conn, told)
+	case errors.Is(err, wire.ErrDirectTLS):
+		log.Info("client turned away", zap.Error(err))
+	case errors.Is(err, io.EOF):
+		log.Debug("connection closed before a startup packet") // a health check, most likely
+	default:
+		log.Debug("connection lost before a startup packet was complete", zap.Error(err))
+	}
+}
+
+// maxDiscard is how much of what a client is still sending is read after a farewell.
+const maxDiscard = 1 << 20
+
+// farewell writes a last error. Closing with unread data would make the kernel send a reset, which
+// can destroy the error before the client has read it; so what comes is read until the client
+// closes, for a bounded time.
+func (r *Router) farewell(conn *net.TCPConn, e *wire.Error) {
+	conn.SetDeadline(time.Now().Add(r.o.FarewellTimeout))
+	if _, err := conn.Write(e.Append(nil)); err != nil {
+		return
+	}
+	if err := conn.CloseWrite(); err != nil {
+		return
+	}
+	io.CopyN(io.Discard, conn, maxDiscard)
+}
+
+// run carries an admitted client through: a server is found, then bytes are relayed.
+func (c *client) run(ctx context.Context) {
+	begun := time.Now()
+	early, first, err := c.connect(ctx)
+	if err != nil {
+		if errors.Is(err, errClientGone) {
+			c.log.Debug("client went away while it waited for a server")
+			return
+		}
+		c.r.turnAway(c.conn, err, c.log)
+		return
+	}
+	c.r.metrics.connected(c.route, time.Since(begun))
+	defer c.r.sessions.leave(c, c.backend)
+	c.log.Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
+	c.relay(early, first)
+}
+
+// begin makes the connection to server the session's own, unless the attempt has been called off.
+func (c *client) begin(attempt context.Context, server *net.TCPConn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if attempt.Err() != nil || c.ending != nil {
+		return false
+	}
+	c.search, c.attempt = nil, nil
+	c.server = server
+	c.machine = session.New(session.Hooks{
+		Key: func(server wire.Key) (wire.Key, error) {
+			return c.r.sessions.issue(c, server, c.r.instance)
+		},
+		Authenticated: func() { c.login.Stop() },
+		Error:         c.r.metrics.serverError,
+	})
+	c.login = time.AfterFunc(c.r.o.LoginTimeout, func() {
+		c.end(ending{err: wire.Fatal(wire.CodeQueryCanceled, "canceling authentication due to timeout").
+			WithDetail("The login was not complete within %s.", c.r.o.LoginTimeout)})
+	})
+	return true
+}
+
+// moved is called when the server may not keep the session. One that is still looking for a server
+// looks on.
+func (c *client) moved(why string) {
+	c.mu.Lock()
+	if c.machine == nil {
+		if c.attempt != nil {
+			c.attempt(errors.New(why))
+		}
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	c.end(ending{ofServer: true, err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the server changed: %s", why).
+		WithHint("Connect again; the router leads to the server that serves now.")})
+}
+
+// end cuts the session off from its server, at once, and has the client told why. The first call
+// counts. What the server was sent and has not received yet is thrown away.
+func (c *client) end(e ending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != nil {
+		return
+	}
+	c.ending = &e
+	if c.server != nil {
+		c.server.SetLinger(0)
+		c.server.Close()
+	}
+	c.wake()
+}
+
+// endIfIdle ends a session that loses nothing by it. A client that waits for a server loses nothing.
+func (c *client) endIfIdle(e *wire.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != nil || c.machine != nil && !c.machine.Idle() {
+		return
+	}
+	c.ending = &ending{err: e}
+	if c.server != nil {
+		c.sayGoodbye()
+		c.server.Close()
+	}
+	c.wake()
+}
+
+// wake gets the session's goroutines out of whatever they wait for. A write to the client may go
+// on for a moment, so that a message that it is in the middle of can be completed.
+func (c *client) wake() {
+	if c.search != nil {
+		c.search(errEnded)
+	}
+	if c.machine != nil {
+		c.conn.SetReadDeadline(past)
+		c.conn.SetWriteDeadline(time.Now().Add(c.r.o.FarewellTimeout))
+	}
+}
+
+// terminate is the message Terminate.
+var terminate = []byte{'X', 0, 0, 0, 4}
+
+// sayGoodbye spares an idle server the log line about a client that vanished.
+func (c *client) sayGoodbye() {
+	c.server.SetWriteDeadline(time.Now().Add(c.r.o.FarewellTimeout))
+	c.server.Write(terminate) // it is closed next in any case
+}
+
+// errEnded stops a session's goroutines once it has an ending.
+var errEnded = errors.New("the router ends the session")
+
+// lastWord returns what the client is told in the end; nil for nothing. Its two goroutines have
+// ended.
+func (c *client) lastWord() *wire.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.ending
+	if e == nil {
+		if c.machine.Terminated() || c.machine.Fatal() {
+			return nil
+		}
+		e = &ending{ofServer: true, err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the server %s went away", c.backend.member).
+			WithHint("Connect again.")}
+	}
+	if e.ofServer && c.backend.role == schema.RolePrimary && c.machine.OutcomeUnknown() {
+		return wire.Fatal(wire.CodeResolutionUnknown, "the outcome of the last transaction is unknown: %s", e.err.Message).
+			WithHint("It may or may not have been committed. Find out before you repeat it.")
+	}
+	return e.err
+}

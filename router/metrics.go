@@ -1,0 +1,128 @@
+package router
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"howdah/router/route"
+)
+
+// metrics are the router's own figures, in a registry of their own. What the data path counts is
+// plain atomics, read when somebody asks.
+type metrics struct {
+	registry *prometheus.Registry
+
+	fromClients, fromServers atomic.Uint64
+
+	sessions  *prometheus.CounterVec
+	waits     *prometheus.HistogramVec
+	errors    *prometheus.CounterVec
+	reroutes  prometheus.Counter
+	cancels   prometheus.Counter
+	open      *prometheus.Desc
+	onMember  *prometheus.Desc
+	moved     *prometheus.Desc
+	epoch     *prometheus.Desc
+	primaryUp *prometheus.Desc
+	r         *Router
+
+	mu    sync.Mutex
+	codes map[string]bool
+}
+
+// maxCodes bounds the SQLSTATEs told apart: a server's user can raise any five characters.
+const maxCodes = 200
+
+func newMetrics(r *Router) *metrics {
+	m := &metrics{
+		r: r, registry: prometheus.NewRegistry(), codes: map[string]bool{},
+		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "howdah_router_sessions_total", Help: "Sessions admitted, by route.",
+		}, []string{"route"}),
+		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "howdah_router_wait_seconds", Help: "Time from a session's startup packet to the first answer of its server.",
+			Buckets: []float64{.001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "howdah_router_errors_total", Help: "Errors that clients were told, by who said them (router or server) and SQLSTATE.",
+		}, []string{"by", "sqlstate"}),
+		reroutes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "howdah_router_reroutes_total", Help: "Sessions ended, or sent on while they began, because their server may not keep them.",
+		}),
+		cancels: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "howdah_router_cancels_total", Help: "Cancel requests delivered.",
+		}),
+		open:      prometheus.NewDesc("howdah_router_sessions", "Sessions now, by route and state (waiting, login, idle, active, transaction, replication).", []string{"route", "state"}, nil),
+		onMember:  prometheus.NewDesc("howdah_router_member_sessions", "Sessions now, by member.", []string{"member"}, nil),
+		moved:     prometheus.NewDesc("howdah_router_bytes_total", "Bytes relayed, by who sent them (client or server).", []string{"from"}, nil),
+		epoch:     prometheus.NewDesc("howdah_router_epoch", "The newest epoch seen.", nil, nil),
+		primaryUp: prometheus.NewDesc("howdah_router_primary_known", "1 if a primary is known that takes sessions.", nil, nil),
+	}
+	m.registry.MustRegister(m.sessions, m.waits, m.errors, m.reroutes, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for k, n := range m.r.states() {
+		ch <- prometheus.MustNewConstMetric(m.open, prometheus.GaugeValue, float64(n), string(k.route), k.state)
+	}
+	for member, n := range m.r.sessions.byMember() {
+		ch <- prometheus.MustNewConstMetric(m.onMember, prometheus.GaugeValue, float64(n), member)
+	}
+	ch <- prometheus.MustNewConstMetric(m.moved, prometheus.CounterValue, float64(m.fromClients.Load()), "client")
+	ch <- prometheus.MustNewConstMetric(m.moved, prometheus.CounterValue, float64(m.fromServers.Load()), "server")
+	t := m.r.picture.now.Load()
+	ch <- prometheus.MustNewConstMetric(m.epoch, prometheus.GaugeValue, float64(t.Epoch))
+	known := 0.0
+	if t.Primary != nil {
+		known = 1
+	}
+	ch <- prometheus.MustNewConstMetric(m.primaryUp, prometheus.GaugeValue, known)
+}
+
+func (m *metrics) admitted(of route.Route) { m.sessions.WithLabelValues(string(of)).Inc() }
+
+func (m *metrics) connected(of route.Route, waited time.Duration) {
+	m.waits.WithLabelValues(string(of)).Observe(waited.Seconds())
+}
+
+// refused counts an error that the router itself tells a client.
+func (m *metrics) refused(sqlstate string) { m.errors.WithLabelValues("router", sqlstate).Inc() }
+
+func (m *metrics) serverError(sqlstate string, _ bool) {
+	m.mu.Lock()
+	if !m.codes[sqlstate] {
+		if len(m.codes) >= maxCodes || !plainCode(sqlstate) {
+			sqlstate = "other"
+		}
+		m.codes[sqlstate] = true
+	}
+	m.mu.Unlock()
+	m.errors.WithLabelValues("server", sqlstate).Inc()
+}
+
+// plainCode reports whether s has the form of a SQLSTATE.
+func plainCode(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return len(s) == 5
+}
+
+func (m *metrics) rerouted(n int) { m.reroutes.Add(float64(n)) }
+
+func (m *metrics) cancelled() { m.cancels.Inc() }

@@ -1,0 +1,219 @@
+package router
+
+import (
+	"crypto/rand"
+	"errors"
+	"sync"
+
+	"howdah/consul/schema"
+	"howdah/router/route"
+	"howdah/router/topology"
+	"howdah/router/wire"
+)
+
+// backend is one server in one reign: what a server connection belongs to.
+type backend struct {
+	member, address string
+	role            schema.Role
+	// epoch is that of a primary; zero for a standby, which may outlive several.
+	epoch schema.Epoch
+}
+
+// kept reports whether t lets the sessions on b go on; if not, why.
+func (b backend) kept(t *topology.Topology) (bool, string) {
+	if b.role == schema.RolePrimary {
+		return t.KeepsPrimary(b.member, b.epoch)
+	}
+	return t.KeepsStandby(b.member)
+}
+
+// registry knows every admitted client, which server each is on, and the cancel keys.
+type registry struct {
+	memory topology.Memory // of the goroutine that merges
+
+	mu      sync.Mutex
+	clients map[*client]struct{}
+	groups  map[backend]map[*client]struct{}
+	members map[string]int // sessions on each member, in either role
+	keys    map[wire.Key]*client
+}
+
+func newRegistry() *registry {
+	return &registry{
+		clients: map[*client]struct{}{}, groups: map[backend]map[*client]struct{}{},
+		members: map[string]int{}, keys: map[wire.Key]*client{},
+	}
+}
+
+// admit adds c unless limit clients are there already.
+func (g *registry) admit(c *client, limit int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.clients) >= limit {
+		return false
+	}
+	g.clients[c] = struct{}{}
+	return true
+}
+
+// dismiss forgets c and its key.
+func (g *registry) dismiss(c *client) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.clients, c)
+	if c.key != "" {
+		delete(g.keys, c.key)
+	}
+}
+
+// choose picks the server for c and puts c on it, in one step so that sessions that start together
+// spread. Standbys in failed are passed over. It returns false and the reason if there is none.
+func (g *registry) choose(c *client, t *topology.Topology, fallback bool, failed map[string]bool) (backend, bool, string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b, ok := backend{}, false
+	why := t.Reason
+	if c.route == route.RO {
+		b, ok = g.standby(t, failed)
+		if !ok && !fallback {
+			return b, false, "no standby may serve"
+		}
+	}
+	if !ok && t.Primary != nil {
+		b, ok = backend{member: t.Primary.Member, address: t.Primary.Address, role: schema.RolePrimary, epoch: t.Epoch}, true
+	}
+	if !ok {
+		if c.route == route.RO {
+			why = "no standby may serve, and " + why
+		}
+		return b, false, why
+	}
+	if g.groups[b] == nil {
+		g.groups[b] = map[*client]struct{}{}
+	}
+	g.groups[b][c] = struct{}{}
+	g.members[b.member]++
+	c.backend = b
+	return b, true, ""
+}
+
+func (g *registry) standby(t *topology.Topology, failed map[string]bool) (backend, bool) {
+	var from []topology.Server
+	var candidates []route.Candidate
+	for _, s := range t.Standbys {
+		if s.Fresh && !failed[s.Member] {
+			from = append(from, s)
+			candidates = append(candidates, candidate(s, g.members[s.Member]))
+		}
+	}
+	i := route.Pick(candidates, bound(t))
+	if i < 0 {
+		return backend{}, false
+	}
+	return backend{member: from[i].Member, address: from[i].Address, role: schema.RoleStandby}, true
+}
+
+func candidate(s topology.Server, sessions int) route.Candidate {
+	return route.Candidate{Member: s.Member, Sessions: sessions, LagBytes: s.LagBytes, LagTime: s.LagTime, NoLoadBalance: s.NoLoadBalance}
+}
+
+func bound(t *topology.Topology) route.Bound {
+	return route.Bound{Bytes: t.MaxLagBytes, Time: t.MaxLagTime}
+}
+
+// leave takes c off the server that choose put it on.
+func (g *registry) leave(c *client, b backend) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.groups[b], c)
+	if len(g.groups[b]) == 0 {
+		delete(g.groups, b)
+	}
+	if g.members[b.member]--; g.members[b.member] == 0 {
+		delete(g.members, b.member)
+	}
+}
+
+// issue makes a cancel key for c in place of the server's.
+func (g *registry) issue(c *client, server wire.Key, instance uint16) (wire.Key, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for range 100 {
+		k, err := wire.NewKey(server, instance, rand.Reader)
+		if err != nil {
+			return "", err
+		}
+		if g.keys[k] == nil {
+			delete(g.keys, c.key)
+			c.key, c.serverKey = k, server
+			g.keys[k] = c
+			return k, nil
+		}
+	}
+	return "", errors.New("no free cancel key")
+}
+
+// target returns where a cancel request under k goes; false if k is no session's.
+func (g *registry) target(k wire.Key) (address string, server wire.Key, found bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.keys[k]
+	if c == nil {
+		return "", "", false
+	}
+	return c.backend.address, c.serverKey, true
+}
+
+// targetOf returns where a cancel request for c goes; false if its server has given no key yet.
+func (g *registry) targetOf(c *client) (address string, server wire.Key, found bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return c.backend.address, c.serverKey, c.serverKey != ""
+}
+
+func (g *registry) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.clients)
+}
+
+func (g *registry) all() []*client {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cs := make([]*client, 0, len(g.clients))
+	for c := range g.clients {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+func (g *registry) backends() []backend {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	bs := make([]backend, 0, len(g.groups))
+	for b := range g.groups {
+		bs = append(bs, b)
+	}
+	return bs
+}
+
+func (g *registry) on(b backend) []*client {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cs := make([]*client, 0, len(g.groups[b]))
+	for c := range g.groups[b] {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+// byMember returns how many sessions each member has.
+func (g *registry) byMember() map[string]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := make(map[string]int, len(g.members))
+	for k, v := range g.members {
+		m[k] = v
+	}
+	return m
+}

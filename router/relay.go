@@ -1,0 +1,270 @@
+package router
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"howdah/router/session"
+	"howdah/router/wire"
+)
+
+// chunkSize is how much is read at a time, and the most that is held of one direction of one
+// session: what a slow reader costs.
+const chunkSize = 32 << 10
+
+// chunk is a buffer with bytes from r to w still to be dealt with.
+type chunk struct {
+	b    [chunkSize]byte
+	r, w int
+}
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+func newChunk() *chunk {
+	c := chunks.Get().(*chunk)
+	c.r, c.w = 0, 0
+	return c
+}
+
+// free gives c back; nil is allowed.
+func (c *chunk) free() {
+	if c != nil {
+		chunks.Put(c)
+	}
+}
+
+// pump moves one direction of a session. It holds a chunk only while there are bytes in it, so an
+// idle session holds none.
+type pump struct {
+	c        *client
+	src, dst *net.TCPConn
+	raw      syscall.RawConn
+	step     func([]byte) session.Order
+	moved    *atomic.Uint64
+	held     *chunk
+
+	// ready is readReady bound once: a method value made at each read would be an allocation.
+	ready   func(uintptr) bool
+	readErr error
+}
+
+func (c *client) newPump(src, dst *net.TCPConn, step func([]byte) session.Order, moved *atomic.Uint64, held *chunk) (*pump, error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	p := &pump{c: c, src: src, dst: dst, raw: raw, step: step, moved: moved, held: held}
+	p.ready = p.readReady
+	return p, nil
+}
+
+// errSource and errSink tell which side of a pump failed.
+type (
+	errSource struct{ error }
+	errSink   struct{ error }
+)
+
+func (e errSource) Unwrap() error { return e.error }
+func (e errSink) Unwrap() error   { return e.error }
+
+// run moves bytes until one side ends, the session is ended, or the bytes are not the protocol
+// (a *wire.Error).
+func (p *pump) run() error {
+	defer func() { p.held.free() }()
+	for {
+		if err := p.deal(); err != nil {
+			return err
+		}
+		if err := p.fill(); err != nil {
+			return errSource{err}
+		}
+	}
+}
+
+// deal asks for orders about the bytes that are held and carries them out, until more are needed.
+func (p *pump) deal() error {
+	h := p.held
+	if h == nil {
+		return nil
+	}
+	for h.r < h.w {
+		o, err := p.order(h.b[h.r:h.w])
+		if err != nil {
+			return err
+		}
+		switch o.Verb {
+		case session.Forward:
+			if _, err := p.dst.Write(h.b[h.r : h.r+o.N]); err != nil {
+				return errSink{err}
+			}
+			p.moved.Add(uint64(o.N))
+			h.r += o.N
+		case session.Skip:
+			if _, err := p.dst.Write(o.Insert); err != nil {
+				return errSink{err}
+			}
+			h.r += o.N
+		case session.Fetch:
+			h.w = copy(h.b[:], h.b[h.r:h.w])
+			h.r = 0
+			return nil
+		default:
+			return o.Err
+		}
+	}
+	h.free()
+	p.held = nil
+	return nil
+}
+
+// order asks the machine. The lock makes "ended" and "asked" one step: after the session's end
+// nothing is counted as asked of the server.
+func (p *pump) order(b []byte) (session.Order, error) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if p.c.ending != nil {
+		return session.Order{}, errEnded
+	}
+	return p.step(b), nil
+}
+
+// fill reads more. With nothing held it waits without a buffer and takes one when there is
+// something to read.
+func (p *pump) fill() error {
+	if h := p.held; h != nil {
+		n, err := p.src.Read(h.b[h.w:])
+		h.w += n
+		if n > 0 {
+			return nil
+		}
+		return err
+	}
+	if err := p.raw.Read(p.ready); err != nil {
+		return err
+	}
+	return p.readErr
+}
+
+// readReady reads once from a socket that may be readable; false to be called again when it is.
+func (p *pump) readReady(fd uintptr) bool {
+	h := newChunk()
+	for {
+		n, err := syscall.Read(int(fd), h.b[:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			h.free()
+			return false
+		case n > 0:
+			h.w = n
+			p.held, p.readErr = h, nil
+			return true
+		case err == nil:
+			err = io.EOF
+		}
+		h.free()
+		p.readErr = err
+		return true
+	}
+}
+
+// relay moves bytes both ways until the session ends, and then has the client told why if it does
+// not know.
+func (c *client) relay(early, first *chunk) {
+	defer c.login.Stop()
+	defer c.server.Close()
+	up, err := c.newPump(c.conn, c.server, c.machine.FromClient, &c.r.metrics.fromClients, early)
+	if err != nil {
+		c.log.Warn("session lost", zap.Error(err))
+		return
+	}
+	down, err := c.newPump(c.server, c.conn, c.machine.FromServer, &c.r.metrics.fromServers, first)
+	if err != nil {
+		c.log.Warn("session lost", zap.Error(err))
+		return
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		done <- c.clientEnded(up.run())
+	}()
+	err = down.run()
+	broken := errors.As(err, new(errSink)) // the client did not get what it was being sent
+	if broken {
+		c.abandon()
+	}
+	var bad *wire.Error
+	if errors.As(err, &bad) {
+		c.end(ending{err: bad, ofServer: true})
+	}
+	c.conn.SetReadDeadline(past)
+	c.server.Close()
+	gone := <-done
+	c.login.Stop()
+	if gone || broken {
+		c.log.Debug("session ends with its client")
+		c.conn.SetLinger(0)
+		return
+	}
+	e := c.lastWord()
+	if e == nil {
+		return
+	}
+	c.r.metrics.refused(e.Code)
+	c.log.Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
+	if c.machine.MidMessage() {
+		// Whatever is written now would be taken for the rest of that message.
+		c.conn.SetLinger(0)
+		return
+	}
+	c.r.farewell(c.conn, e)
+}
+
+// clientEnded deals with the end of the client's direction and reports whether the client vanished.
+func (c *client) clientEnded(err error) bool {
+	var bad *wire.Error
+	if errors.As(err, &bad) {
+		c.end(ending{err: bad, ofServer: true})
+		return false
+	}
+	if !errors.As(err, new(errSource)) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return false // the server's direction has ended, or will: it knows why
+	}
+	c.mu.Lock()
+	quiet := c.ending != nil || c.machine.Terminated()
+	c.mu.Unlock()
+	if quiet {
+		// After its goodbye a client expects that what it asked for is still carried out.
+		return false
+	}
+	c.abandon()
+	return true
+}
+
+// abandon cuts the server off from a client that has vanished. What runs is cancelled first:
+// PostgreSQL would not notice before it has something to write.
+func (c *client) abandon() {
+	c.mu.Lock()
+	ended := c.ending != nil
+	busy := c.machine.Busy() && !c.machine.Replicating() && !c.machine.Terminated()
+	idle := c.machine.Idle()
+	c.mu.Unlock()
+	if ended {
+		return
+	}
+	if busy {
+		c.r.cancelAbandoned(c)
+	}
+	if idle {
+		c.sayGoodbye()
+	}
+	c.server.Close()
+}

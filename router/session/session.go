@@ -1,0 +1,321 @@
+// Package session is the state machine of one relayed session. It owns no socket, starts no
+// goroutine and reads no clock: it is shown the bytes of either direction and orders what becomes
+// of them, so that every hazard of the protocol is a table in its tests and any driver can run it.
+//
+// It forwards every byte as it came, with one exception: the server's BackendKeyData, which the
+// router replaces by a key of its own.
+package session
+
+import (
+	"howdah/router/wire"
+)
+
+// Verb is what a driver must do next.
+type Verb uint8
+
+// The verbs.
+const (
+	// Forward: write the first N bytes to the other side.
+	Forward Verb = iota + 1
+	// Skip: drop the first N bytes and write Insert to the other side instead.
+	Skip
+	// Fetch: read on until at least N bytes are there, then ask again with the same beginning.
+	Fetch
+	// Refuse: this is not the protocol; end the session with Err. Nothing is to be forwarded.
+	Refuse
+)
+
+// Order is what becomes of the bytes that were shown. A driver carries it out before it asks again
+// for the same direction.
+type Order struct {
+	Verb   Verb
+	N      int
+	Insert []byte
+	Err    *wire.Error
+}
+
+// MaxFetch is the most that an Order asks a driver to hold in one piece.
+const MaxFetch = wire.HeaderSize + peekText
+
+// How much of a body is looked at; a longer one is judged by its beginning.
+const (
+	peekText  = 512
+	peekError = 128
+)
+
+// Hooks are called from within FromServer. They must not block, nor call the Session.
+type Hooks struct {
+	// Key is given the server's cancel key and returns, in the same size, the one that the client
+	// gets. An error ends the session.
+	Key func(server wire.Key) (wire.Key, error)
+	// Authenticated is called once the server has accepted the client.
+	Authenticated func()
+	// Error is called for each ErrorResponse of the server.
+	Error func(sqlstate string, fatal bool)
+}
+
+type phase uint8
+
+const (
+	phaseAuthenticating phase = iota
+	phaseStarting             // authenticated; the first ReadyForQuery has not come
+	phaseReady
+)
+
+type copyMode uint8
+
+const (
+	copyNone copyMode = iota
+	copyIn            // the server takes CopyData and passes over Sync and Flush
+	copyBoth          // a replication stream: what flows in it is not ours to understand
+)
+
+// Session is the state of one session from after its startup packet was sent to the server. It is
+// not safe for concurrent use: a driver with two goroutines locks around each call.
+type Session struct {
+	hooks Hooks
+	phase phase
+	// clientLeft and serverLeft are how many bytes of the message being forwarded are still to
+	// come, its header included.
+	clientLeft, serverLeft int
+
+	requests requests
+	status   byte // of the last ReadyForQuery: 'I', 'T' or 'E'; 0 before the first
+	copy     copyMode
+	// skipping: the server passes over everything up to a Sync that the client has not sent yet.
+	skipping bool
+	// executed: an Execute was answered since the last ReadyForQuery.
+	executed bool
+
+	statements statements
+	insert     []byte
+	fatal      bool
+	terminated bool
+}
+
+// New returns the machine of a session whose startup packet goes to the server next.
+func New(h Hooks) *Session { return &Session{hooks: h} }
+
+// Ready reports whether the server has once said that it takes queries.
+func (s *Session) Ready() bool { return s.phase == phaseReady }
+
+// Authenticated reports whether the server has accepted the client.
+func (s *Session) Authenticated() bool { return s.phase != phaseAuthenticating }
+
+// Status is the transaction status of the last ReadyForQuery: 'I', 'T' or 'E'; 0 before the first.
+func (s *Session) Status() byte { return s.status }
+
+// Idle reports whether the session is between transactions with nothing outstanding, so that
+// ending it undoes nothing.
+func (s *Session) Idle() bool {
+	return s.phase == phaseReady && s.status == 'I' && !s.Busy() && s.clientLeft == 0 && !s.skipping
+}
+
+// Busy reports whether the server owes an answer.
+func (s *Session) Busy() bool { return s.requests.len() > 0 }
+
+// Replicating reports whether a replication stream flows.
+func (s *Session) Replicating() bool { return s.copy == copyBoth }
+
+// MidMessage reports whether the client has been sent the beginning of a message and not its end:
+// then nothing of the router's own may be written to it.
+func (s *Session) MidMessage() bool { return s.serverLeft > 0 }
+
+// Terminated reports whether the client has said goodbye.
+func (s *Session) Terminated() bool { return s.terminated }
+
+// Fatal reports whether the server has told the client why the session ends.
+func (s *Session) Fatal() bool { return s.fatal }
+
+// FromClient is shown what the client sent and has not been dealt with yet.
+func (s *Session) FromClient(b []byte) Order {
+	i := 0
+	for i < len(b) {
+		if s.clientLeft > 0 {
+			n := min(s.clientLeft, len(b)-i)
+			i += n
+			s.clientLeft -= n
+			continue
+		}
+		rest := b[i:]
+		need := wire.HeaderSize
+		if len(rest) >= need {
+			h := wire.ParseHeader(rest)
+			if err := h.CheckClient(s.phase == phaseAuthenticating); err != nil {
+				if i > 0 {
+					break
+				}
+				return Order{Verb: Refuse, Err: err}
+			}
+			if need += s.clientPeek(h); len(rest) >= need {
+				s.onClient(h, rest[wire.HeaderSize:need])
+				s.clientLeft = h.Size()
+				continue
+			}
+		}
+		if i > 0 {
+			break
+		}
+		return Order{Verb: Fetch, N: need}
+	}
+	return Order{Verb: Forward, N: i}
+}
+
+// FromServer is shown what the server sent and has not been dealt with yet.
+func (s *Session) FromServer(b []byte) Order {
+	i := 0
+	for i < len(b) {
+		if s.serverLeft > 0 {
+			n := min(s.serverLeft, len(b)-i)
+			i += n
+			s.serverLeft -= n
+			continue
+		}
+		rest := b[i:]
+		need := wire.HeaderSize
+		if len(rest) >= need {
+			h := wire.ParseHeader(rest)
+			peek, err := s.serverPeek(h)
+			if err != nil {
+				if i > 0 {
+					break
+				}
+				return Order{Verb: Refuse, Err: err}
+			}
+			if need += peek; len(rest) >= need {
+				if h.Type == 'K' {
+					if i > 0 {
+						break
+					}
+					return s.replaceKey(rest[:h.Size()])
+				}
+				s.onServer(h, rest[wire.HeaderSize:need])
+				s.serverLeft = h.Size()
+				continue
+			}
+		}
+		if i > 0 {
+			break
+		}
+		return Order{Verb: Fetch, N: need}
+	}
+	return Order{Verb: Forward, N: i}
+}
+
+// clientPeek is how much of the body must be seen before the message goes on.
+func (s *Session) clientPeek(h wire.Header) int {
+	switch h.Type {
+	case 'Q', 'P', 'B', 'E':
+		return min(int(h.Length)-4, peekText)
+	}
+	return 0
+}
+
+// serverPeek is how much of the body must be seen before the message goes on, and an error if no
+// server sends such a message.
+func (s *Session) serverPeek(h wire.Header) (int, *wire.Error) {
+	if err := h.CheckServer(); err != nil {
+		return 0, err
+	}
+	body := int(h.Length) - 4
+	exact := 0
+	switch h.Type {
+	case 'R':
+		exact = min(body, 4)
+		if body < 4 {
+			return 0, badServer(h)
+		}
+	case 'Z':
+		exact = 1
+		if body != 1 {
+			return 0, badServer(h)
+		}
+	case 'K':
+		exact = body
+		if h.Size() > wire.MaxKeyData {
+			return 0, badServer(h)
+		}
+	case 'E':
+		exact = min(body, peekError)
+	}
+	return exact, nil
+}
+
+func badServer(h wire.Header) *wire.Error {
+	return wire.Fatal(wire.CodeProtocolViolation, "the server sent a message of type %q with an impossible length %d", rune(h.Type), h.Length)
+}
+
+func (s *Session) replaceKey(message []byte) Order {
+	server, err := wire.ParseKey(message[wire.HeaderSize:])
+	if err != nil {
+		return Order{Verb: Refuse, Err: wire.Fatal(wire.CodeProtocolViolation, "the server sent an invalid cancel key")}
+	}
+	own, err := s.hooks.Key(server)
+	if err != nil {
+		return Order{Verb: Refuse, Err: wire.Fatal(wire.CodeConnectionFailure, "no cancel key could be made for this session")}
+	}
+	s.insert = own.AppendKeyData(s.insert[:0])
+	return Order{Verb: Skip, N: len(message), Insert: s.insert}
+}
+
+// onServer follows what the server says. body is as much of it as serverPeek asked for.
+func (s *Session) onServer(h wire.Header, body []byte) {
+	switch h.Type {
+	case 'Z':
+		s.onReady(body[0])
+	case 'E':
+		code, fatal := wire.PeekError(body)
+		s.fatal = s.fatal || fatal
+		s.onError()
+		if s.hooks.Error != nil {
+			s.hooks.Error(code, fatal)
+		}
+	case 'R':
+		if s.phase == phaseAuthenticating && body[0]|body[1]|body[2]|body[3] == 0 {
+			s.phase = phaseStarting
+			if s.hooks.Authenticated != nil {
+				s.hooks.Authenticated()
+			}
+		}
+	case '1':
+		s.requests.answer(kindParse)
+	case '2':
+		s.requests.answer(kindBind)
+	case '3':
+		s.requests.answer(kindClose)
+	case 'T', 'n':
+		s.requests.answer(kindDescribe)
+	case 'C', 'I', 's':
+		if s.requests.answer(kindExecute) {
+			s.executed = true
+		}
+	case 'G':
+		if !s.requests.beginCopyIn() {
+			s.copy = copyIn
+		}
+	case 'W':
+		s.copy = copyBoth
+	}
+}
+
+func (s *Session) onReady(status byte) {
+	s.status = status
+	s.executed = false
+	s.copy = copyNone
+	if s.phase != phaseReady {
+		// The one that ends the startup answers no request.
+		s.phase = phaseReady
+		return
+	}
+	s.requests.ready()
+}
+
+func (s *Session) onError() {
+	if s.phase != phaseReady {
+		return
+	}
+	s.copy = copyNone
+	if s.requests.fail() {
+		s.skipping = true
+	}
+}
