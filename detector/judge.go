@@ -169,6 +169,9 @@ func standbys(e Evidence) (finding, string) {
 			open = append(open, s.Name)
 		case s.Receiving == AnswerYes:
 			return life, fmt.Sprintf("%s receives WAL from it", s.Name)
+		case s.Gossip == schema.LivenessUnknown || s.Gossip == "":
+			// Its no counts only as the no of a live standby, or not to know that it is dead would add a witness.
+			open = append(open, s.Name)
 		default:
 			no = append(no, s.Name)
 		}
