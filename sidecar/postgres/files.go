@@ -112,3 +112,8 @@ func treeBytes(dir string) uint64 {
 	})
 	return sum
 }
+
+// isNoSpace reports whether a file operation of our own failed for want of space.
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}

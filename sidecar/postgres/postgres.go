@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -82,6 +83,8 @@ type Postgres struct {
 	// swap is held while names beside the data directory change, so that Inspect never sees
 	// the moment between two renames.
 	swap sync.RWMutex
+
+	cloning atomic.Bool
 }
 
 // New checks o and returns a Postgres. It touches no file and opens no connection.

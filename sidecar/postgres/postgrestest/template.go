@@ -36,6 +36,13 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// NewDataDir makes dir a new data directory, stopped and configured as initdb leaves it. Its superuser is
+// postgres with Password.
+func NewDataDir(t testing.TB, dir string) {
+	t.Helper()
+	copyTemplate(t, dir)
+}
+
 // copyTemplate makes dir a new data directory.
 func copyTemplate(t testing.TB, dir string) {
 	t.Helper()

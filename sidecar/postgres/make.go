@@ -1,0 +1,241 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+)
+
+// cleanupTimeout bounds what is undone on another server after a clone has failed.
+const cleanupTimeout = 5 * time.Second
+
+// Initdb makes a new cluster's data directory, configured as a primary's, with checksums and SCRAM. Refused
+// unless the path is free or an empty directory. The directory appears whole or not at all.
+func (p *Postgres) Initdb(ctx context.Context, cfg schema.ClusterConfig) error {
+	if err := p.initdb(ctx, cfg); err != nil {
+		return fmt.Errorf("initdb of %s: %w", p.o.DataDir, err)
+	}
+	return nil
+}
+
+func (p *Postgres) initdb(ctx context.Context, cfg schema.ClusterConfig) error {
+	major, err := p.BinaryMajor(ctx)
+	if err != nil {
+		return err
+	}
+	feat, err := featuresOf(major)
+	if err != nil {
+		return err
+	}
+	s := p.swapper()
+	m, err := p.beginSwap(ctx, workInit, func(found DirState) error {
+		if found != DirAbsent && found != DirEmpty {
+			return fmt.Errorf("the directory is not empty (%s): %w", found, ErrNotOurs)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = p.fillByInitdb(ctx, s, feat, Settings{Role: schema.RolePrimary, Config: cfg})
+	return p.endSwap(s, m, err)
+}
+
+func (p *Postgres) fillByInitdb(ctx context.Context, s dirSwap, feat features, settings Settings) error {
+	dir := s.newPath(workInit)
+	// A file, because an argument shows in ps and the standard input of another user's process cannot be opened by path.
+	if _, err := writeFile(s.pwfile(), []byte(p.o.Secrets.Superuser+"\n"), 0o600); err != nil {
+		return err
+	}
+	args := []string{"--pgdata=" + dir, "--username=" + SuperuserRole, "--pwfile=" + s.pwfile(),
+		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8"}
+	if feat.builtinLocale {
+		args = append(args, "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+	}
+	if _, err := p.runTool(ctx, Command{Tool: "initdb", Args: args}); err != nil {
+		return err
+	}
+	if err := removeFile(s.pwfile()); err != nil {
+		return err
+	}
+	_, err := p.writeConfig(ctx, dir, settings)
+	return err
+}
+
+// Clone replaces the data directory by a copy of another server's, configured as its standby. The
+// present contents stay until the copy is whole; see dirSwap. The caller decides that they may go (I7), and
+// that no server runs on them. errors.Is tells ErrUnreachable, ErrNotReady,
+// ErrPassword, ErrOtherCluster, ErrDiskFull and ErrNotOurs; errors.As a *MajorError.
+func (p *Postgres) Clone(ctx context.Context, r CloneRequest) error {
+	if err := p.clone(ctx, r); err != nil {
+		return fmt.Errorf("clone of %s: %w", r.From, err)
+	}
+	return nil
+}
+
+func (p *Postgres) clone(ctx context.Context, r CloneRequest) error {
+	if r.Settings.Role != schema.RoleStandby {
+		return fmt.Errorf("role %q: a clone is a standby", r.Settings.Role)
+	}
+	// Everything that can be refused is refused before anything is touched.
+	if err := p.checkSource(ctx, r); err != nil {
+		return err
+	}
+	if err := p.checkStopped(ctx); err != nil {
+		return err
+	}
+	if err := p.writePassfile(); err != nil {
+		return err
+	}
+	s := p.swapper()
+	m, err := p.beginSwap(ctx, workClone, func(found DirState) error {
+		if found == DirForeign {
+			return fmt.Errorf("%s holds something that is not PostgreSQL's: %w", p.o.DataDir, ErrNotOurs)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	madeSlot, err := p.ensureUpstreamSlot(ctx, r.From)
+	if err == nil {
+		p.cloning.Store(true)
+		err = p.fillByClone(ctx, s, r)
+		p.cloning.Store(false)
+	}
+	err = p.endSwap(s, m, err)
+	if err != nil && madeSlot {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+		defer cancel()
+		if dropErr := p.dropUpstreamSlot(cleanup, r.From); dropErr != nil {
+			p.log.Warn("slot of a failed clone is left to the primary to drop", zap.Error(dropErr))
+		}
+	}
+	return err
+}
+
+// checkSource refuses a source of another cluster or major version.
+func (p *Postgres) checkSource(ctx context.Context, r CloneRequest) error {
+	major, err := p.BinaryMajor(ctx)
+	if err != nil {
+		return err
+	}
+	id, err := p.Identify(ctx, r.From)
+	if err != nil {
+		return err
+	}
+	if r.SystemID == "" || id.SystemID != r.SystemID {
+		return fmt.Errorf("it has the system identifier %s, this cluster has %q: %w", id.SystemID, r.SystemID, ErrOtherCluster)
+	}
+	if source := id.ServerVersionNum / 10000; source != major {
+		return &MajorError{What: r.From.String(), Have: source, Want: major}
+	}
+	return nil
+}
+
+// checkStopped refuses to replace a directory below a server that answers on the socket.
+func (p *Postgres) checkStopped(ctx context.Context) error {
+	conn, err := p.connectLocal(ctx)
+	if err == nil {
+		_ = conn.Close(ctx)
+		return errors.New("a server runs on the data directory; stop it first")
+	}
+	if errors.Is(err, ErrNotReady) || errors.Is(err, ErrPassword) {
+		return fmt.Errorf("a server runs on the data directory; stop it first: %w", err)
+	}
+	return nil
+}
+
+func (p *Postgres) fillByClone(ctx context.Context, s dirSwap, r CloneRequest) error {
+	dir := s.newPath(workClone)
+	conninfo := []string{"host=" + quoteConninfo(r.From.Host), "port=" + strconv.Itoa(r.From.Port), "user=" + ReplicationRole,
+		"application_name=" + quoteConninfo(p.o.Name), "connect_timeout=5", "keepalives_idle=5", "keepalives_interval=2", "keepalives_count=5"}
+	_, err := p.runTool(ctx, Command{
+		Tool: "pg_basebackup",
+		Args: []string{"--pgdata=" + dir, "--dbname=" + strings.Join(conninfo, " "), "--format=plain", "--wal-method=stream",
+			"--checkpoint=fast", "--slot=" + SlotName(p.o.Name), "--no-password"},
+		Env: map[string]string{"PGPASSFILE": p.passfile()},
+	})
+	if err != nil {
+		return p.withoutSpace(dir, err)
+	}
+	// Believe nothing: look at what was written before it takes the place of anything.
+	d, err := p.look(dir)
+	if err != nil {
+		return err
+	}
+	if d.State != DirValid {
+		return fmt.Errorf("pg_basebackup left no data directory in %s (%s)", dir, d.State)
+	}
+	if d, err = p.readControl(ctx, dir, d); err != nil {
+		return err
+	}
+	if d.SystemID() != r.SystemID {
+		return fmt.Errorf("the copy has the system identifier %s, this cluster has %s: %w", d.SystemID(), r.SystemID, ErrOtherCluster)
+	}
+	_, err = p.writeConfig(ctx, dir, r.Settings)
+	return p.withoutSpace(dir, err)
+}
+
+// withoutSpace words an error about a full disk for an operator.
+func (p *Postgres) withoutSpace(dir string, err error) error {
+	if !errors.Is(err, ErrDiskFull) && !isNoSpace(err) {
+		return err
+	}
+	return fmt.Errorf("%w below %s: the copy was removed, what stood in %s is as it was; make room (the copy needs it beside the old contents): %w",
+		ErrDiskFull, filepath.Dir(dir), p.o.DataDir, err)
+}
+
+// beginSwap tidies up what an earlier run left, asks allow about what is there now, and takes the names.
+func (p *Postgres) beginSwap(ctx context.Context, w work, allow func(DirState) error) (marker, error) {
+	p.swap.Lock()
+	defer p.swap.Unlock()
+	if err := ctx.Err(); err != nil {
+		return marker{}, err
+	}
+	s := p.swapper()
+	if err := s.finish(); err != nil {
+		return marker{}, err
+	}
+	d, err := p.look(p.o.DataDir)
+	if err != nil {
+		return marker{}, err
+	}
+	if err := allow(d.State); err != nil {
+		return marker{}, err
+	}
+	return s.begin(w)
+}
+
+// endSwap puts the new directory in place, or removes it if filling it failed.
+func (p *Postgres) endSwap(s dirSwap, m marker, failed error) error {
+	p.swap.Lock()
+	defer p.swap.Unlock()
+	if failed == nil {
+		failed = s.place(m)
+	}
+	if failed == nil {
+		return nil
+	}
+	// finish knows from what is on disk how far it came.
+	if err := s.finish(); err != nil {
+		return errors.Join(failed, fmt.Errorf("tidy up: %w", err))
+	}
+	return failed
+}
+
+// CloneBytes returns how many bytes a running clone has written so far; 0 if none runs.
+func (p *Postgres) CloneBytes() uint64 {
+	if !p.cloning.Load() {
+		return 0
+	}
+	return treeBytes(p.swapper().newPath(workClone))
+}
