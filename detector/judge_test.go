@@ -161,7 +161,7 @@ func TestNotKnowingNeverMakesGone(t *testing.T) {
 	rank := map[Level]int{LevelAlive: 0, LevelUnknown: 0, LevelSuspect: 1, LevelGone: 2}
 	r := rand.New(rand.NewPCG(1, 2))
 	gone := 0
-	for range 20000 {
+	for range 2500 {
 		e := anyEvidence(r)
 		before := Judge(e)
 		if before.Level == LevelGone {
@@ -178,7 +178,7 @@ func TestNotKnowingNeverMakesGone(t *testing.T) {
 			}
 		}
 	}
-	if gone < 200 {
+	if gone < 30 {
 		t.Fatalf("only %d verdicts were gone; the search shows little", gone)
 	}
 }

@@ -13,6 +13,7 @@ const wireVersion = 1
 
 // The kinds of message. They stand in packets: never rename them.
 const (
+	messageHello  = "hello" // of a process that has no status yet
 	messageStatus = "status"
 	messageAsk    = "ask"
 	messageAnswer = "answer"
@@ -95,6 +96,7 @@ func decodeMessage(b []byte, cluster string) (message, error) {
 	}
 	ok := m.From != ""
 	switch m.Kind {
+	case messageHello:
 	case messageStatus:
 		ok = ok && m.Status != nil && m.Status.Name == m.From && m.Status.Cluster == cluster
 	case messageAsk:

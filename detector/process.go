@@ -109,6 +109,10 @@ func (d *Detector) takeMessage(r *findings, b []byte, now schema.Instant) {
 		return
 	}
 	switch m.Kind {
+	case messageHello:
+		if d.table.hello(m.From, m.Generation, now) {
+			d.conflict(r, m.From, true, now)
+		}
 	case messageStatus:
 		d.takeStatus(r, held{Generation: m.Generation, Number: m.Number, Status: *m.Status}, now)
 	case messageAsk:

@@ -86,7 +86,8 @@ func (d *Detector) metaLoop() {
 	}
 }
 
-// sendLoop sends the own status when it changes, when a peer comes, and after StatusInterval.
+// sendLoop sends the own status when it changes, when a peer comes, and after StatusInterval; a mere hello
+// while there is none.
 func (d *Detector) sendLoop() {
 	t := time.NewTimer(d.cfg.Timing.StatusInterval)
 	defer t.Stop()
@@ -106,13 +107,13 @@ func (d *Detector) sendStatus() {
 	d.mu.Lock()
 	own, nodes := d.own, d.table.targets()
 	d.mu.Unlock()
-	if own.Number == 0 {
-		return
+	m := message{
+		Version: wireVersion, Kind: messageHello, Cluster: d.cfg.Cluster, From: d.cfg.Name, Generation: own.Generation,
 	}
-	b := encodeJSON(message{
-		Version: wireVersion, Kind: messageStatus, Cluster: d.cfg.Cluster, From: d.cfg.Name,
-		Generation: own.Generation, Number: own.Number, Status: &own.Status,
-	})
+	if own.Number > 0 {
+		m.Kind, m.Number, m.Status = messageStatus, own.Number, &own.Status
+	}
+	b := encodeJSON(m)
 	for i := range nodes {
 		d.counters.statusesSent.Add(1)
 		if d.fits(b) {

@@ -115,7 +115,7 @@ func (t *table) replace(p *peer, h held, now schema.Instant) {
 func (t *table) direct(h held, now schema.Instant) (taken, conflict bool) {
 	p := t.get(h.Status.Name)
 	if p.heard && h.Generation < p.status.Generation {
-		return false, now.Sub(p.generationAt) > conflictAfter
+		return false, t.hello(p.name, h.Generation, now)
 	}
 	p.directAt = now
 	if p.heard && !h.newer(p.status) {
@@ -126,6 +126,21 @@ func (t *table) direct(h held, now schema.Instant) (taken, conflict bool) {
 	t.replace(p, h, now)
 	t.show(p, now)
 	return true, false
+}
+
+// hello takes in that a process has sent something. conflict is true if it should no longer live, because
+// another of its name has started after it.
+func (t *table) hello(name string, generation uint64, now schema.Instant) (conflict bool) {
+	p := t.peers[name]
+	if p == nil {
+		return false
+	}
+	if p.heard && generation < p.status.Generation {
+		return now.Sub(p.generationAt) > conflictAfter
+	}
+	p.directAt = now
+	t.show(p, now)
+	return false
 }
 
 // relayed takes in a status that another process has passed on: no sign of life, but its age is known.
