@@ -55,7 +55,7 @@ func (c *Sidecar) Run(ctx context.Context) error {
 		Cluster: c.Cluster, Name: c.Name, DataDir: c.DataDir, Addresses: m.addresses, Tags: m.tags, Bootstrap: m.bootstrap,
 		Version: buildVersion(), Instance: instance, Log: m.log,
 	}, sidecar.Deps{
-		Lock: m.consul, Documents: m.consul, Gossip: gossip, Launcher: m.launcher, Server: server,
+		Lock: m.consul, Documents: m.consul, Gossip: memberGossip{gossip, m.log.Named("gossip")}, Launcher: m.launcher, Server: server,
 		Register: c.register(m), Refused: unchanged, Now: boottime.Now,
 	})
 	if err != nil {

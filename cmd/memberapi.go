@@ -1,0 +1,140 @@
+package cmd
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"howdah/cmd/options"
+	"howdah/consul/schema"
+	"howdah/sidecar/api"
+)
+
+const (
+	// askTimeout is how long a member may take to say how it is.
+	askTimeout = time.Second
+	// orderTimeout is how long it may take to record a wish: its own bound and a little.
+	orderTimeout = 12 * time.Second
+	// maxReply bounds what is read of an answer.
+	maxReply = 8 << 20
+)
+
+// memberAPI talks to the HTTP APIs of members.
+type memberAPI struct {
+	client *http.Client
+	scheme string // for addresses that name none
+	token  options.Secret
+}
+
+func newMemberAPI(caFile string, token options.Secret) (*memberAPI, error) {
+	m := &memberAPI{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, scheme: "http://", token: token}
+	if caFile == "" {
+		return m, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("api-ca-file: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("api-ca-file: %s holds no PEM certificate", caFile)
+	}
+	m.scheme = "https://"
+	m.client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	return m, nil
+}
+
+func (m *memberAPI) status(ctx context.Context, address string) (*schema.ClusterStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var s schema.ClusterStatus
+	if err := m.call(ctx, http.MethodGet, address, "/status", nil, &s); err != nil {
+		return nil, err
+	}
+	if s.Member == "" || s.Cluster == "" {
+		return nil, errors.New("what answers there is not howdah's API")
+	}
+	return &s, nil
+}
+
+func (m *memberAPI) events(ctx context.Context, address string) ([]schema.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var events []schema.Event
+	err := m.call(ctx, http.MethodGet, address, "/events", nil, &events)
+	return events, err
+}
+
+func (m *memberAPI) switchover(ctx context.Context, address, to string) (api.SwitchoverReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	var reply api.SwitchoverReply
+	body, err := json.Marshal(api.SwitchoverRequest{To: to})
+	if err != nil {
+		return reply, err
+	}
+	err = m.call(ctx, http.MethodPost, address, "/switchover", body, &reply)
+	return reply, err
+}
+
+// refused is an answer that says no: nothing was recorded.
+type refused struct {
+	code int
+	why  string
+}
+
+func (r refused) Error() string { return r.why }
+
+func (m *memberAPI) call(ctx context.Context, method, address, path string, body []byte, into any) error {
+	url := address
+	if !strings.Contains(url, "://") {
+		url = m.scheme + url
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(url, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if method == http.MethodPost && m.token != "" {
+		req.Header.Set("Authorization", "Bearer "+m.token.Reveal())
+	}
+	resp, err := m.client.Do(req)
+	if err != nil {
+		return plainly(ctx, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return plainly(ctx, err)
+	}
+	if resp.StatusCode >= 300 {
+		var said struct{ Error string }
+		if json.Unmarshal(data, &said) != nil || said.Error == "" {
+			said.Error = "it answered " + resp.Status
+		}
+		return refused{code: resp.StatusCode, why: said.Error}
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("what answers there is not howdah's API: %w", err)
+	}
+	return nil
+}
+
+// plainly shortens what net/http says to what a person needs.
+func plainly(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"howdah/cmd/options"
+)
+
+// Command is one of howdah's commands: its exported fields are its options.
+type Command interface {
+	options.Declarer
+	// Run does the work until it is done or ctx ends; an end by ctx in order is no error.
+	Run(ctx context.Context) error
+}
+
+// entry is a command with what the help says about it.
+type entry struct {
+	name, short, long string
+	command           Command
+}
+
+// commands are all commands, with their defaults.
+func commands(stdio Stdio) []entry {
+	return []entry{
+		{"sidecar", "keep one member's Postgres in its place in the cluster", sidecarLong, NewSidecar(stdio)},
+		{"launch", "run Postgres under the fence of the lease", launchLong, NewLaunch(stdio)},
+		{"router", "send PostgreSQL sessions to the right server", routerLong, NewRouter(stdio)},
+		{"status", "show the cluster", statusLong, NewStatus(stdio)},
+		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
+		{"version", "print the version", "", &Version{stdio: stdio}},
+	}
+}
+
+// frame is what all commands share.
+type frame struct {
+	args, environ []string
+	stdio         Stdio
+	readFile      func(string) ([]byte, error)
+	commands      []entry
+}
+
+func newRoot(f frame) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "howdah",
+		Short: "keeps a PostgreSQL primary alive and routes sessions to it",
+		Long: "howdah keeps a PostgreSQL primary alive, with a lock in Consul and a lease on top of it, and\n" +
+			"sends every session to the right server.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return usageError(errors.New(unknownCommand(c, args[0])))
+		},
+		RunE: func(c *cobra.Command, args []string) error { return c.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
+	root.SetArgs(f.args)
+	root.SetIn(f.stdio.In)
+	root.SetOut(f.stdio.Out)
+	root.SetErr(f.stdio.Err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	for _, e := range f.commands {
+		root.AddCommand(f.bind(e))
+	}
+	return root
+}
+
+func unknownCommand(root *cobra.Command, name string) string {
+	text := fmt.Sprintf("howdah: there is no command %q", name)
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		return text + "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return text + "; choose from " + strings.Join(names, ", ")
+}
+
+func usageError(err error) error { return fmt.Errorf("%w\n%w", err, errUsage) }
+
+// bind makes a cobra command that loads the options and then runs e.
+func (f frame) bind(e entry) *cobra.Command {
+	set := options.New("howdah "+e.name, e.command)
+	c := &cobra.Command{
+		Use:   e.name + " [options]",
+		Short: e.short,
+		Long:  e.long,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError(fmt.Errorf("howdah %s: %q is not wanted here; options begin with --", e.name, args[0]))
+			}
+			return nil
+		},
+	}
+	sources := func(partial bool) options.Sources {
+		return options.Sources{Flags: options.Given(c.Flags()), Environ: f.environ, ReadFile: f.readFile, Elsewhere: f.elsewhere(e.name), Partial: partial}
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := set.Load(sources(false)); err != nil {
+			return err
+		}
+		return e.command.Run(c.Context())
+	}
+	set.AddFlags(c.Flags())
+	c.DisableFlagsInUseLine = true
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { f.help(c, set) })
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		found := set.UnknownFlags(f.args, "help")
+		if len(found) == 0 {
+			found = options.Problems{{From: "howdah " + e.name, Advice: err.Error()}}
+		}
+		var others options.Problems
+		if errors.As(set.Load(sources(true)), &others) {
+			found = append(found, others...)
+		}
+		return found
+	})
+	return c
+}
+
+func (f frame) help(c *cobra.Command, set *options.Set) {
+	text := c.Long
+	if text == "" {
+		text = c.Short
+	}
+	fmt.Fprintf(f.stdio.Out, "%s\n\nUsage:\n  %s\n%s", strings.TrimSpace(text), c.UseLine(), set.Usage())
+}
+
+// elsewhere returns the options of the other commands.
+func (f frame) elsewhere(name string) map[string]string {
+	takers := map[string][]string{}
+	for _, e := range f.commands {
+		if e.name == name {
+			continue
+		}
+		for _, option := range options.New(e.name, e.command).Names() {
+			takers[option] = append(takers[option], "howdah "+e.name)
+		}
+	}
+	joined := map[string]string{}
+	for option, commands := range takers {
+		slices.Sort(commands)
+		joined[option] = strings.Join(commands, " and ")
+	}
+	return joined
+}

@@ -1,0 +1,221 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/cmd/options"
+	"howdah/consul"
+	"howdah/consul/boottime"
+	"howdah/consul/schema"
+	"howdah/detector"
+	"howdah/router"
+)
+
+const routerLong = `Listens where clients expect PostgreSQL and sends each session to the primary, or to a standby for reads. It learns from
+gossip and from Consul who is the primary, whichever is first, and never talks to one of an older epoch.`
+
+// goodbyeTimeout is how long a process may take to leave the gossip.
+const goodbyeTimeout = 2 * time.Second
+
+// Router runs a router.
+type Router struct {
+	// Options are the router's own.
+	router.Options
+	Consul ConsulOptions
+	Gossip GossipOptions
+	Log    LogOptions
+
+	stdio Stdio
+}
+
+// NewRouter returns a Router with its defaults.
+func NewRouter(stdio Stdio) *Router {
+	return &Router{Options: router.DefaultOptions(), Gossip: GossipOptions{Listen: "0.0.0.0:7947"}, Log: defaultLog(), stdio: stdio}
+}
+
+// Declare implements Command. The bounds of the router's own options are the router's to check.
+func (c *Router) Declare(s *options.Set) {
+	const anyTime, anyNumber = time.Duration(1<<63 - 1), 1<<31 - 1
+	s.Group("Router")
+	declareCluster(s, &c.Cluster)
+	declareName(s, &c.Name, "this router's name, unique among members and routers")
+	s.String(&c.Listen, "listen", "where clients connect that choose their route themselves", address)
+	s.String(&c.ListenRW, "listen-rw", "where clients connect that want the primary", address)
+	s.String(&c.ListenRO, "listen-ro", "where clients connect that only read", address)
+	s.String(&c.APIListen, "api-listen", "where /health, /metrics and /status are", address)
+	s.Duration(&c.FailoverWait, "failover-wait", "how long a new session waits for a server", 0, anyTime)
+	s.Int(&c.MaxClients, "max-clients", "how many sessions are admitted", 0, anyNumber)
+	s.Bool(&c.ReadOnlyFallback, "read-only-fallback", "the primary serves reads where no standby may")
+	s.Group("Time limits")
+	s.Duration(&c.LoginTimeout, "login-timeout", "for a client's startup, and for its authentication", 0, anyTime)
+	s.Duration(&c.DialTimeout, "dial-timeout", "for one attempt to connect to a server", 0, anyTime)
+	s.Duration(&c.CancelTimeout, "cancel-timeout", "for the delivery of a cancel request", 0, anyTime)
+	s.Duration(&c.DrainTimeout, "drain-timeout", "for sessions in a transaction once the router ends", 0, anyTime)
+	s.Duration(&c.FarewellTimeout, "farewell-timeout", "for the last error to a client that may not read", 0, anyTime)
+	s.Duration(&c.TCPUserTimeout, "tcp-user-timeout", "for bytes sent and not acknowledged (TCP_USER_TIMEOUT)", 0, anyTime)
+	s.Duration(&c.KeepAliveIdle, "keepalive-idle", "of silence before the first keepalive probe", 0, anyTime)
+	s.Duration(&c.KeepAliveInterval, "keepalive-interval", "between keepalive probes", 0, anyTime)
+	s.Int(&c.KeepAliveCount, "keepalive-count", "how many probes may stay unanswered", 0, anyNumber)
+	c.Consul.declare(s)
+	c.Gossip.declare(s, "a file with the members' gossip keys (gossip.key of their --secrets-dir)", options.Required)
+	c.Log.declare(s)
+	s.Check(func() []options.Problem { return s.Adopt(c.Options.Validate()) })
+}
+
+// Validate returns every mistake at once.
+func (c *Router) Validate() error { return options.Validate(c) }
+
+// Run implements Command.
+func (c *Router) Run(ctx context.Context) error {
+	log, err := c.Log.logger(c.stdio.Err)
+	if err != nil {
+		return err
+	}
+	keys, err := readGossipKeys(c.Gossip.KeyFile)
+	if err != nil {
+		return fmt.Errorf("gossip-key-file: %w", err)
+	}
+	client, err := c.Consul.client(c.Cluster, log)
+	if err != nil {
+		return err
+	}
+	gossip, err := detector.Start(detector.Config{
+		Name: c.Name, Kind: detector.KindRouter, Cluster: c.Cluster, Keys: keys,
+		Bind: c.Gossip.Listen, Advertise: c.Gossip.Advertise, Join: c.Gossip.Join,
+	}, boottime.Now, log.Named("detector"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	k := newKnowledge(gossip, c.Cluster, log.Named("knowledge"))
+	var wg sync.WaitGroup
+	wg.Go(func() { k.watch(ctx, client) })
+	wg.Go(func() { k.relay(ctx, gossip.Changes()) })
+	// The parts end in the reverse order, also where the router could not be made.
+	defer func() {
+		cancel()
+		wg.Wait()
+		leave(gossip, log)
+	}()
+	r, err := router.New(c.Options, k, boottime.Now, log.Named("router"))
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+func leave(d *detector.Detector, log *zap.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	defer cancel()
+	if err := d.Shutdown(ctx); err != nil {
+		log.Warn("could not leave the gossip in order", zap.Error(err))
+	}
+}
+
+// gossip is what knowledge needs of the detector.
+type gossip interface {
+	Peers() []schema.Peer
+	Join(addresses []string) error
+}
+
+// watcher is what knowledge needs of Consul.
+type watcher interface {
+	WatchState(ctx context.Context, each func(schema.ClusterState, error))
+}
+
+// knowledge gives a router what gossip and Consul say; it is the router.Knowledge.
+type knowledge struct {
+	gossip  gossip
+	cluster string
+	log     *zap.Logger
+	changes chan struct{}
+
+	mu    sync.Mutex
+	state schema.ClusterState
+	seen  bool
+}
+
+func newKnowledge(g gossip, cluster string, log *zap.Logger) *knowledge {
+	return &knowledge{gossip: g, cluster: cluster, log: log, changes: make(chan struct{}, 1)}
+}
+
+// Peers implements router.Knowledge.
+func (k *knowledge) Peers() []schema.Peer { return k.gossip.Peers() }
+
+// State implements router.Knowledge.
+func (k *knowledge) State() (schema.ClusterState, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.state, k.seen
+}
+
+// Changes implements router.Knowledge.
+func (k *knowledge) Changes() <-chan struct{} { return k.changes }
+
+func (k *knowledge) changed() {
+	select {
+	case k.changes <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// relay makes one stream of changes out of two.
+func (k *knowledge) relay(ctx context.Context, changes <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changes:
+			k.changed()
+		}
+	}
+}
+
+// watch keeps what Consul said last while it does not answer: how old that is the router sees by its AskedAt.
+func (k *knowledge) watch(ctx context.Context, c watcher) {
+	failing := false
+	c.WatchState(ctx, func(s schema.ClusterState, err error) {
+		if err != nil {
+			if !failing {
+				k.log.Warn("consul does not answer; going on with gossip", zap.Error(err))
+			}
+			failing = true
+			return
+		}
+		if failing {
+			k.log.Info("consul answers again")
+			failing = false
+		}
+		k.mu.Lock()
+		k.state, k.seen = s, true
+		k.mu.Unlock()
+		k.join(s)
+		k.changed()
+	})
+}
+
+// join makes the gossip find the members that Consul knows.
+func (k *knowledge) join(s schema.ClusterState) {
+	var addresses []string
+	for _, m := range s.Members {
+		if m.Exists && m.Value.Addresses.Gossip != "" {
+			addresses = append(addresses, m.Value.Addresses.Gossip)
+		}
+	}
+	if len(addresses) == 0 {
+		return
+	}
+	if err := k.gossip.Join(addresses); err != nil {
+		k.log.Warn("a member's gossip address in consul cannot be used", zap.Error(err))
+	}
+}
+
+var (
+	_ router.Knowledge = (*knowledge)(nil)
+	_ watcher          = (*consul.Client)(nil)
+)
