@@ -88,6 +88,8 @@ func (g *guard) run() {
 
 func (g *guard) strike() {
 	s := g.s
+	s.striking.Lock()
+	defer s.striking.Unlock()
 	s.mu.Lock()
 	now := s.o.Now()
 	fenced := s.m.fencing
@@ -151,11 +153,17 @@ const strikeRounds = 20
 
 // strike sends sig to the postmaster and every process below, and reports whether the process table was
 // then seen without any (twice, because a process may change parent during one walk). SIGQUIT makes
-// one round. The postmaster goes first: dead or in shutdown it forks no more.
+// one round. The postmaster is stopped first, or told to shut down, either way it forks no more; it dies
+// after its children, because its death would hide them from the kernel's quick list.
 func (k *striker) strike(pm *child, sig unix.Signal) (none bool) {
 	if pm != nil {
-		_ = k.children.signal(pm, sig)
+		first := sig
+		if sig == unix.SIGKILL {
+			first = unix.SIGSTOP
+		}
+		_ = k.children.signal(pm, first)
 		k.procs.children(pm.pid, func(pid int) { _ = unix.Kill(pid, sig) })
+		_ = k.children.signal(pm, sig)
 	}
 	empty := 0
 	for range strikeRounds {

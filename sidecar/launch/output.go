@@ -59,6 +59,9 @@ func (l *lines) snapshot() []string {
 func (l *lines) fatal() string {
 	all := l.snapshot()
 	for _, line := range slices.Backward(all) {
+		if strings.Contains(line, "FATAL:  the database system is ") {
+			continue // said to a client
+		}
 		for _, word := range []string{"FATAL: ", "PANIC: ", "postgres: "} {
 			if i := strings.Index(line, word); i >= 0 {
 				return strings.TrimSpace(line[i:])

@@ -152,7 +152,7 @@ func (s *Server) await(pm *child, out *os.File, logged <-chan struct{}) {
 	case <-time.After(200 * time.Millisecond): // the writer behind us is stuck; the state must not wait for it
 	}
 	detail := describe(pm.status)
-	if last := s.lines.fatal(); last != "" && pm.status.ExitStatus() != 0 {
+	if last := s.lines.fatal(); last != "" && pm.status.ExitStatus() > 0 {
 		detail += ": " + last
 	}
 	s.ended(detail)
@@ -162,6 +162,7 @@ func (s *Server) await(pm *child, out *os.File, logged <-chan struct{}) {
 
 // ended notes that nothing of Postgres is left.
 func (s *Server) ended(detail string) {
+	s.striking.Lock()
 	s.mu.Lock()
 	s.m.gone()
 	s.postmaster, s.exitDetail = nil, detail
@@ -169,6 +170,7 @@ func (s *Server) ended(detail string) {
 	process := s.m.process
 	s.bump()
 	s.mu.Unlock()
+	s.striking.Unlock()
 	s.log.Info("postgres ended", zap.String("process", string(process)), zap.String("detail", detail), zap.Error(err))
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ func (s *Server) stopPredecessor(ctx context.Context) error {
 			return err
 		}
 		if len(found) == 0 {
-			return nil
+			return s.bury(&p)
 		}
 		s.log.Warn("Postgres runs on the data directory without a launcher, so nobody holds its deadline: stopping it at once",
 			zap.Int("processes", len(found)), zap.Int("pid", found[0].pid), zap.String("signal", unix.SignalName(sig)))
@@ -52,6 +53,47 @@ func (s *Server) stopPredecessor(ctx context.Context) error {
 			return fmt.Errorf("%d processes of an earlier Postgres on %s do not die; a disk may hang", len(found), s.o.DataDir)
 		}
 	}
+}
+
+// bury removes the lock files, PostgreSQL's own (postmaster.pid and those beside its sockets), of a postmaster
+// that is a zombie. PostgreSQL takes every number that still exists for a living postmaster and would
+// refuse to start until somebody reaps it, which is not up to us and on some machines takes
+// minutes. What is dead in every other way PostgreSQL judges itself.
+func (s *Server) bury(p *procs) error {
+	files := []string{filepath.Join(s.o.DataDir, "postmaster.pid")}
+	if s.o.PostgresSocketDir != "" {
+		locks, err := filepath.Glob(filepath.Join(s.o.PostgresSocketDir, ".s.PGSQL.*.lock"))
+		if err != nil {
+			return fmt.Errorf("postgres-socket-dir: %w", err)
+		}
+		files = append(files, locks...)
+	}
+	for _, path := range files {
+		pid := lockHolder(path)
+		if st, err := p.read(pid); pid == 0 || err != nil || !st.dead() || st.Comm != "postgres" {
+			continue
+		}
+		s.log.Warn("this lock file's postmaster is dead but was not reaped by its parent: removing the file", zap.Int("pid", pid), zap.String("file", path))
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the lock file of a dead postmaster cannot be removed: %w", err)
+		}
+	}
+	return nil
+}
+
+// lockHolder returns the PID in a lock file of PostgreSQL; zero if there is none to be had, and then
+// PostgreSQL itself will say what is wrong with the file.
+func lockHolder(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil {
+		return 0
+	}
+	return max(pid, -pid) // a standalone backend writes its PID negated, CreateLockFile in miscinit.c
 }
 
 // strays returns the processes of this data directory's Postgres and their descendants, postmaster first.

@@ -12,6 +12,7 @@ import (
 // procStat is what is needed of one /proc/<pid>/stat.
 type procStat struct {
 	PID   int
+	Comm  string
 	State byte // 'Z' is a zombie, 'X' dead, 'T' stopped
 	PPID  int
 	PGRP  int
@@ -36,7 +37,7 @@ func parseStat(b []byte) (procStat, error) {
 	if len(f) <= start || len(f[0]) != 1 {
 		return procStat{}, errStat
 	}
-	s := procStat{State: f[0][0]}
+	s := procStat{Comm: string(b[open+1 : end]), State: f[0][0]}
 	var errs [4]error
 	s.PID, errs[0] = strconv.Atoi(string(bytes.TrimSpace(b[:open])))
 	s.PPID, errs[1] = strconv.Atoi(string(f[ppid]))

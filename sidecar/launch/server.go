@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -50,6 +51,9 @@ type Server struct {
 	guard    *guard
 	lines    *lines
 
+	// striking is held by the fence from its decision to its last signal, and to declare that nothing of Postgres
+	// is left: so no signal meant for one postmaster ever reaches the next one. Taken before mu.
+	striking sync.Mutex
 	// mu is never held over anything that can block: the fence takes it.
 	mu sync.Mutex
 	m  machine
@@ -123,6 +127,9 @@ func resolve(dir string) (string, error) {
 // and returns nil. Any error before that: another launcher has the data directory or the socket, the folder is
 // not safe, the binaries do not run. If something of Postgres lives on after SIGKILL it returns an error.
 func (s *Server) Run(ctx context.Context) error {
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return fmt.Errorf("/proc belongs to another pid namespace or is not mounted (it says %q, want %d, error %v); mount it, without it Postgres cannot be stopped safely", self, os.Getpid(), err)
+	}
 	lock, err := lockDataDir(s.o.DataDir)
 	if err != nil {
 		return err
