@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -159,10 +160,20 @@ var cases = map[string]func(*room){
 	"documents that cannot be read are errors":        unreadable,
 	"watch tells of changes, and of their absence":    watch,
 	"watch goes on after a document is put right":     watchUnreadable,
+	"clusters are listed":                             clusterNames,
 	"service is registered and taken back":            services,
 	"access check of an open consul":                  func(r *room) { r.must(r.client.CheckAccess(r.ctx, true)) },
 	"enterprise options are refused by consul":        enterprise,
 	"datacenter that does not exist is a clear error": datacenter,
+}
+
+func clusterNames(r *room) {
+	r.hold("a")
+	names, err := r.client.Clusters(r.ctx)
+	r.must(err)
+	if !slices.IsSorted(names) || !slices.Contains(names, r.cluster) {
+		r.Errorf("the clusters are %v", names)
+	}
 }
 
 var ordered = map[string]func(*room){
