@@ -114,7 +114,7 @@ func (s *Set) Usage() string {
 
 func (o *Option) note() string {
 	switch {
-	case o.required:
+	case o.required && o.fallback == "":
 		return " (required)"
 	case o.fallback == "" || o.fallback == "false":
 		return ""

@@ -4,6 +4,8 @@ package route
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -58,20 +60,17 @@ func Parse(s string) (Route, error) {
 func Of(parameters map[string]string, listener Route) (Route, error) {
 	settings := Settings(parameters["options"])
 	own := func(name string) (string, bool) {
-		for k, v := range parameters {
-			// A client may send one setting in two spellings; which wins is not defined by
-			// PostgreSQL either, so the exact one does and then the first by name.
-			if k == name {
-				return v, true
+		// A client may send one setting in two spellings; which wins is not defined by
+		// PostgreSQL either, so the exact one does and then the first by name.
+		if v, ok := parameters[name]; ok {
+			return v, true
+		}
+		for _, k := range slices.Sorted(maps.Keys(parameters)) {
+			if strings.EqualFold(k, name) {
+				return parameters[k], true
 			}
 		}
-		best, found := "", false
-		for k := range parameters {
-			if strings.EqualFold(k, name) && (!found || k < best) {
-				best, found = k, true
-			}
-		}
-		return parameters[best], found
+		return "", false
 	}
 	get := func(name string) (string, bool) {
 		if v, ok := own(name); ok {
