@@ -24,6 +24,8 @@ type peer struct {
 	node           memberlist.Node
 	inGossip, gone bool
 	leaving        bool
+	// goneAt is when memberlist called it dead.
+	goneAt schema.Instant
 	// directAt is when it was last heard without go-between, or when it joined.
 	directAt schema.Instant
 	// shown is the liveness as of the last tick or event, shownAt since when.
@@ -64,13 +66,16 @@ func (t *table) tickInterval() time.Duration { return t.timing.SuspectAfter / 5 
 // theirs, and what memberlist's timers said on waking is not believed for as long as a refutation takes.
 func (t *table) wake(now schema.Instant) {
 	if t.wokeAt != schema.Never && now.Sub(t.wokeAt) > t.timing.SuspectAfter {
-		t.graceUntil = now.Add(2*t.timing.ProbeInterval + t.timing.SuspectAfter)
+		t.graceUntil = now.Add(t.grace())
 		for _, p := range t.peers {
 			p.directAt = now
 		}
 	}
 	t.wokeAt = now
 }
+
+// grace is how long a death is held back that was reported round about a pause of this process.
+func (t *table) grace() time.Duration { return 2*t.timing.ProbeInterval + t.timing.SuspectAfter }
 
 func (t *table) get(name string) *peer {
 	p := t.peers[name]
@@ -90,6 +95,9 @@ func (t *table) event(ev nodeEvent, now schema.Instant) error {
 	p := t.get(ev.node.Name)
 	if !p.inGossip || p.gone && !ev.gone {
 		p.directAt = now
+	}
+	if ev.gone && !p.gone {
+		p.goneAt = now
 	}
 	p.node, p.kind, p.inGossip, p.gone, p.leaving = ev.node, m.Kind, true, ev.gone, m.Leaving
 	// Until a status of this generation is heard, the metadata stands for one.
@@ -185,7 +193,8 @@ func (t *table) liveness(p *peer, now schema.Instant) schema.Liveness {
 		return schema.LivenessUnknown
 	case p.leaving:
 		return schema.LivenessLeft
-	case p.gone && now < t.graceUntil:
+	case p.gone && now < t.graceUntil && now.Sub(p.goneAt) < t.grace():
+		// Once for each death: a process that pauses again and again believes it all the same.
 		return schema.LivenessSuspect
 	case p.gone:
 		return schema.LivenessDead
