@@ -166,7 +166,9 @@ func (s *Server) fork(r RunRequest) (c *child, stdin, stdout *os.File, err error
 		return nil, nil, nil, fmt.Errorf("no pipe for %s: %w", r.Tool, err)
 	}
 	defer childOut.Close()
-	c, err = s.children.start(filepath.Join(s.o.BinDir, r.Tool), append([]string{r.Tool}, r.Args...), &syscall.ProcAttr{
+	// PostgreSQL's programs find one another by argv[0] (src/common/exec.c, find_my_exec): with a bare name they look in PATH.
+	path := filepath.Join(s.o.BinDir, r.Tool)
+	c, err = s.children.start(path, append([]string{path}, r.Args...), &syscall.ProcAttr{
 		Dir: "/", Env: environment(r.Env),
 		Files: []uintptr{childIn.Fd(), childOut.Fd(), childOut.Fd()},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},

@@ -137,6 +137,11 @@ func TestLongJobs(t *testing.T) {
 	}
 	r.must(r.cmd.Process.Kill())
 	<-r.exited
+	defer func() { // its child goes on, as nobody is there to kill the group
+		for _, p := range program {
+			_ = unix.Kill(-p.PID, unix.SIGKILL)
+		}
+	}()
 	r.eventually("the program dies with the launcher", func() bool {
 		var p procs
 		for _, was := range program {
