@@ -31,6 +31,7 @@ func commands(stdio Stdio) []entry {
 		{"sidecar", "keep one member's Postgres in its place in the cluster", sidecarLong, NewSidecar(stdio)},
 		{"launch", "run Postgres under the fence of the lease", launchLong, NewLaunch(stdio)},
 		{"router", "send PostgreSQL sessions to the right server", routerLong, NewRouter(stdio)},
+		{"demo", "run a whole cluster on this machine", demoLong, NewDemo(stdio)},
 		{"status", "show the cluster", statusLong, NewStatus(stdio)},
 		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
 		{"version", "print the version", "", &Version{stdio: stdio}},
