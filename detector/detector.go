@@ -81,7 +81,6 @@ func Start(cfg Config, now func() schema.Instant, log *zap.Logger) (*Detector, e
 }
 
 func newDetector(cfg Config, now func() schema.Instant, log *zap.Logger) *Detector {
-	log = log.Named("gossip")
 	d := &Detector{
 		cfg: cfg, now: now, log: log, logs: newLogs(log, now), box: newInbox(),
 		startedAt: now(),
