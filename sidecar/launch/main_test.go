@@ -257,7 +257,8 @@ func (r *rig) helperCommand() *exec.Cmd {
 		r.t.Fatal(err)
 	}
 	cmd := shared.command(shared.binary)
-	cmd.Env = append(os.Environ(), helperEnv+"="+string(raw), "HOWDAH_SECRET=not for children")
+	cmd.Env = append(os.Environ(), helperEnv+"="+string(raw), "HOWDAH_SECRET=not for children",
+		"PATH=/usr/bin:/bin") // not PostgreSQL's folder: its programs must find one another without
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	cmd.WaitDelay = time.Second
 	return cmd

@@ -22,7 +22,7 @@ var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-
 
 // arguments are postgres's, in a fixed order.
 func (s *Server) arguments(options map[string]string) ([]string, error) {
-	args := []string{"postgres", "-D", s.o.DataDir}
+	args := []string{filepath.Join(s.o.BinDir, "postgres"), "-D", s.o.DataDir} // find_my_exec goes by argv[0]
 	if s.o.PostgresSocketDir != "" {
 		args = append(args, "-c", "unix_socket_directories="+s.o.PostgresSocketDir)
 	}
