@@ -50,7 +50,7 @@ prerequisites:
 	@tools/prerequisites.sh gcc postgres
 
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@unformatted=$$(gofmt -l .); \
 	  [ -z "$$unformatted" ] || { echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	bin/staticcheck ./...
