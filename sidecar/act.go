@@ -157,6 +157,9 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		if err := x.s.d.Launcher.Arm(ctx, a.Epoch, a.Deadline); err != nil {
 			return fmt.Errorf("the launcher must know the deadline before a promotion: %w", err)
 		}
+		if err := srv.ReserveTimeline(a.Timeline); err != nil {
+			return err
+		}
 		return srv.Promote(ctx)
 	case decide.Checkpoint:
 		return srv.Checkpoint(ctx)

@@ -151,64 +151,27 @@ func (l *loop) begin(a decide.Action) {
 	do := actor{s: l.s, config: l.obs.Config, state: l.obs.State, data: l.found, running: l.obs.Process.State == decide.ProcessRunning, sql: l.obs.SQL}
 	l.acting.Go(func() {
 		out := do.run(ctx, a)
-		l.post(func() { l.learn(slot, out) })
+		l.post(func() { l.learn(out) })
 	})
 }
 
 // learn takes in an outcome.
-func (l *loop) learn(slot decide.Slot, out decide.Outcome) {
-	l.obs.Busy[slot] = ""
-	l.obs.Done = append(l.obs.Done, out)
+func (l *loop) learn(out decide.Outcome) {
+	l.obs.Finish(out)
 	if out.Error != "" {
 		l.log.Warn(out.Action.String()+" failed", zap.String("result", string(out.Result)), zap.String("error", out.Error))
 	}
-	if out.View.Known {
-		l.seeLock(out.View, true)
-	}
 	switch out.Action.Kind {
-	case decide.OpenSession, decide.RenewSession:
-		if out.Result != decide.Unclear {
-			l.obs.Session = out.Session
-		}
-	case decide.Arm:
-		if out.Result == decide.OK {
-			l.obs.Process.Epoch, l.obs.Process.Deadline = out.Action.Epoch, out.Action.Deadline
-		}
 	case decide.AskPromises:
 		l.promises = out.Promises
 	case decide.Renew:
 		if out.Result == decide.OK {
 			l.promises = nil
-			l.seeConsul(out.View.AskedAt, nil)
 		}
 	}
-	if slot == decide.SlotPostgres {
+	if out.Action.Kind.Slot() == decide.SlotPostgres {
 		wake(l.wakeInspect)
 	}
-}
-
-// seeLock keeps the newest view of the leader key. A watch may answer with something older than a
-// transaction has told us, so it only counts where its index is higher; a consistent answer
-// counts where it was asked for later, whatever its index (Consul may have been restored).
-func (l *loop) seeLock(v schema.LockView, consistent bool) {
-	old := l.obs.Lock
-	switch {
-	case consistent && v.AskedAt >= old.AskedAt:
-		l.obs.Lock = v
-	case v.Exists && v.Index > old.Index:
-		v.AskedAt = old.AskedAt // not a consistent read: it judges nothing
-		l.obs.Lock = v
-	}
-}
-
-// seeConsul keeps when Consul answered last, and what it said when it did not.
-func (l *loop) seeConsul(at schema.Instant, err error) {
-	if err != nil {
-		l.obs.Consul.Error = err.Error()
-		return
-	}
-	l.obs.Consul.Error = ""
-	l.obs.Consul.AnsweredAt = schema.Latest(l.obs.Consul.AnsweredAt, at)
 }
 
 // promise answers a primary that has lost Consul. It is called by the detector.

@@ -24,15 +24,12 @@ func (l *loop) watchConsul(ctx context.Context) {
 
 // seeState takes in what the watch said.
 func (l *loop) seeState(st schema.ClusterState, err error) {
-	l.seeConsul(st.AnsweredAt, err)
 	if err != nil {
+		l.obs.SeeConsul(schema.Never, err.Error())
 		return
 	}
-	l.obs.Consul.Seen = true
-	l.obs.State = st
-	if st.Leader.Exists {
-		l.seeLock(st.Leader, false)
-	}
+	l.obs.SeeConsul(st.AnsweredAt, "")
+	l.obs.SeeState(st)
 	if c := st.Config; c.Exists {
 		if err := c.Value.Validate(); err != nil {
 			l.log.Error("the cluster configuration in consul is not valid, the last valid one stays in force", zap.Error(err))
@@ -171,7 +168,7 @@ func (l *loop) setPace() {
 	lease := l.obs.Config.Lease.D()
 	every := schema.RenewInterval(lease)
 	switch {
-	case l.obs.Process.State != decide.ProcessRunning && l.obs.Process.State != decide.ProcessStopping:
+	case l.obs.Process.Gone():
 		every = 0
 	case l.plan.Hurry, !l.obs.SQL.Answers() && l.s.d.Now().Sub(l.obs.Process.Since) < 5*time.Second,
 		l.memory.Reign.Active && l.obs.SQL.InRecovery:
@@ -213,8 +210,8 @@ func (l *loop) watchSQL(ctx context.Context) {
 
 // seeSQL takes in a probe.
 func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
-	if st := l.obs.Process.State; st != decide.ProcessRunning && st != decide.ProcessStopping {
-		return // it is about a Postgres that is gone
+	if l.obs.Process.Gone() {
+		return // it is about a Postgres that is no more
 	}
 	old := l.obs.SQL
 	if err != nil {

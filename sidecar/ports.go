@@ -59,6 +59,7 @@ type Server interface {
 	Initdb(ctx context.Context, cfg schema.ClusterConfig) error
 	Clone(ctx context.Context, r postgres.CloneRequest) error
 	Configure(ctx context.Context, s postgres.Settings) (postgres.Change, error)
+	ReserveTimeline(next schema.Timeline) error
 	Promote(ctx context.Context) error
 	Checkpoint(ctx context.Context) error
 	EnsureRoles(ctx context.Context) error

@@ -33,8 +33,11 @@ type Leader struct {
 	Phase     Phase     `json:"phase"`
 	Addresses Addresses `json:"addresses"`
 	Timeline  Timeline  `json:"timeline"`
-	FlushLSN  LSN       `json:"flush_lsn"`
-	Session   string    `json:"session"`
+	// NextTimeline is the timeline that this reign promotes to, if it promotes. It grows with every
+	// takeover: left to itself, PostgreSQL gives two servers that branch off one timeline the same number.
+	NextTimeline Timeline `json:"next_timeline,omitempty"`
+	FlushLSN     LSN      `json:"flush_lsn"`
+	Session      string   `json:"session"`
 	// Lease is the length of the lease that the holder counts by. Judges use it, not their own
 	// setting, so that a change of the setting never shortens a lease that is in force.
 	Lease Duration `json:"lease"`

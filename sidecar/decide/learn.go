@@ -85,7 +85,7 @@ func (d *decision) adoptable(v schema.LockView) bool {
 func (d *decision) adopt(v schema.LockView) {
 	r := Reign{
 		Active: true, Epoch: v.Leader.Epoch, Phase: v.Leader.Phase, WrittenPhase: v.Leader.Phase, Session: d.o.Session,
-		Index: v.Index, Written: v.Leader.Members, Since: d.o.Now, Why: "found again after a restart",
+		Index: v.Index, NextTimeline: v.Leader.NextTimeline, Written: v.Leader.Members, Since: d.o.Now, Why: "found again after a restart",
 	}
 	if r.Phase == schema.PhaseStopping {
 		r.Phase = schema.PhaseServing // a switchover that its sidecar did not live to finish
@@ -205,7 +205,7 @@ func (d *decision) learnSeize(out Outcome) {
 		}
 		d.beginReign(Reign{
 			Active: true, Epoch: l.Epoch, Phase: l.Phase, WrittenPhase: l.Phase, Session: l.Session, Index: out.View.Index,
-			Deadline: deadline, AskedAt: out.View.AskedAt, RenewedAt: out.View.AskedAt, Since: d.o.Now, Written: l.Members, Why: out.Action.Why,
+			Deadline: deadline, AskedAt: out.View.AskedAt, RenewedAt: out.View.AskedAt, Since: d.o.Now, Written: l.Members, NextTimeline: l.NextTimeline, Why: out.Action.Why,
 		})
 		d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
 	case Refused, Unclear:

@@ -98,6 +98,8 @@ type Reign struct {
 	Why          string
 	// Noted is set once the reign stands in the history.
 	Noted bool
+	// NextTimeline is the timeline that is ours to promote to.
+	NextTimeline schema.Timeline
 	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
 	HandOver string
 }

@@ -88,6 +88,8 @@ type Action struct {
 	// Epoch and Deadline are the fence that StartPrimary, Promote and Arm carry.
 	Epoch    schema.Epoch
 	Deadline schema.Instant
+	// Timeline is the one that Promote begins.
+	Timeline schema.Timeline
 	From     Upstream
 	Session  string // for RenewSession
 	Members  []string

@@ -33,9 +33,11 @@ func (d *decision) reign() {
 	d.noteReign()
 }
 
-// blind reports a launcher that has been silent for a lease: nobody could enforce a longer one.
+// blind reports a launcher that has been silent for a lease, with a Postgres that does not answer
+// either: it died with its launcher. While Postgres does answer, the lease is renewed on: to let it
+// run out would leave a primary that nobody can stop.
 func (d *decision) blind() bool {
-	return d.m.LaunchLost != schema.Never && d.o.Now.Sub(d.m.LaunchLost) >= d.o.lease()
+	return d.m.LaunchLost != schema.Never && d.o.Now.Sub(d.m.LaunchLost) >= d.o.lease() && !d.o.SQL.Answers()
 }
 
 // alive reports whether our lease is in force.
@@ -56,7 +58,7 @@ func (d *decision) record() schema.Leader {
 	r := d.m.Reign
 	return schema.Leader{
 		Member: d.o.Name, Epoch: max(r.Epoch, d.m.Record.Epoch), Phase: r.Phase, Addresses: d.o.Addresses, Timeline: d.m.Timeline,
-		FlushLSN: d.m.LSN, Session: r.Session, Lease: d.o.Config.Lease, Members: d.o.memberNames(),
+		NextTimeline: max(r.NextTimeline, d.m.Timeline), FlushLSN: d.m.LSN, Session: r.Session, Lease: d.o.Config.Lease, Members: d.o.memberNames(),
 	}
 }
 
@@ -106,7 +108,7 @@ func (d *decision) arm() {
 func (d *decision) askPromises() {
 	r := &d.m.Reign
 	late := d.o.lease() / 3
-	if r.RenewedAt == schema.Never || d.o.Now.Sub(r.RenewedAt) < late || d.o.Now.Sub(r.PromisesAt) < schema.RenewInterval(d.o.lease()) {
+	if r.HandOver != "" || r.RenewedAt == schema.Never || d.o.Now.Sub(r.RenewedAt) < late || d.o.Now.Sub(r.PromisesAt) < schema.RenewInterval(d.o.lease()) {
 		return
 	}
 	members := slices.DeleteFunc(union(r.Written, r.Attempted), func(n string) bool { return n == d.o.Name })
@@ -153,7 +155,7 @@ func (d *decision) promote() {
 		d.say(schema.StateRunning, "")
 		return
 	case sql.Answers() && sql.InRecovery && p.State == ProcessRunning:
-		d.do(Action{Kind: Promote, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: mode, Why: r.Why})
+		d.do(Action{Kind: Promote, Epoch: r.Epoch, Deadline: r.Deadline, Timeline: r.NextTimeline, Timeout: mode, Why: r.Why})
 	}
 	d.say(schema.StatePromoting, "promoting in epoch %d: %s", r.Epoch, r.Why)
 }
@@ -176,6 +178,10 @@ func (d *decision) handOver(why string) {
 // release plans the conditional release. The caller has seen that Postgres is gone.
 func (d *decision) release(successor string, shutdown schema.LSN, why string) {
 	r := &d.m.Reign
+	if v := d.o.Lock; v.Known && v.Index != r.Index && !v.HeldBy(r.Session) {
+		d.endReign(why + "; our session had expired, so the lease runs out instead of a release")
+		return
+	}
 	l := d.record()
 	l.Phase, l.Successor, l.ShutdownLSN = schema.PhaseReleased, successor, shutdown
 	l.FlushLSN = max(l.FlushLSN, shutdown)

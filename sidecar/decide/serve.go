@@ -50,6 +50,7 @@ func (d *decision) serve() {
 
 // thrive is a primary that is well: it remembers so, and listens for requests.
 func (d *decision) thrive() {
+	d.setPhase(schema.PhaseServing) // a stop that was begun and did not come to its end
 	if d.m.HealthyAt == schema.Never {
 		d.m.HealthyAt = d.o.Now
 		if d.m.Crashes > 0 {

@@ -245,7 +245,20 @@ func (d *decision) seize(phase schema.Phase, why string) {
 		Kind: Seize, At: d.o.Lock, Why: why, Timeout: d.o.lease() / 2,
 		Leader: schema.Leader{
 			Member: d.o.Name, Epoch: d.m.Record.Epoch + 1, Phase: phase, Addresses: d.o.Addresses, Session: d.o.Session,
-			Timeline: d.m.Timeline, FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),
+			Timeline: d.m.Timeline, NextTimeline: d.unusedTimeline(), FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),
 		},
 	})
+}
+
+// unusedTimeline returns a timeline that no reign has promoted to: the record passes from holder to holder by
+// check-and-set, so no two reigns get the same.
+func (d *decision) unusedTimeline() schema.Timeline {
+	t := max(d.o.Lock.Leader.NextTimeline, d.o.Lock.Leader.Timeline, d.m.Timeline)
+	for _, r := range d.o.State.History.Value.Reigns {
+		t = max(t, r.Timeline)
+	}
+	for _, p := range d.o.Peers {
+		t = max(t, p.Status.Timeline)
+	}
+	return t + 1
 }

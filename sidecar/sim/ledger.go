@@ -1,0 +1,128 @@
+package sim
+
+import (
+	"howdah/consul/schema"
+	"howdah/sidecar/decide"
+)
+
+// ledger sees everything, and checks the invariants as things happen.
+type ledger struct {
+	w      *World
+	ids    uint64
+	acked  map[uint64]bool
+	newest schema.Epoch // of the newest reign in which writes were possible
+	by     string
+	inits  int
+	reigns int
+}
+
+func (l *ledger) nextID() uint64 {
+	l.ids++
+	return l.ids
+}
+
+// accepted is called before a server takes a write.
+func (l *ledger) accepted(p *postgres, id uint64) {
+	now := p.n.clock.now()
+	switch {
+	case !p.armed:
+		l.w.violate("I2", "%s accepts a write without a lease", p.n.name)
+	case now >= p.deadline.Add(fenceGrace):
+		l.w.violate("I2", "%s accepts a write %s after its deadline", p.n.name, now.Sub(p.deadline))
+	case p.epoch < l.newest:
+		l.w.violate("I1", "%s accepts a write in epoch %d, after epoch %d began on %s", p.n.name, p.epoch, l.newest, l.by)
+	}
+}
+
+// promoted is called when a server begins to accept writes.
+func (l *ledger) promoted(p *postgres) {
+	for _, other := range l.w.nodes {
+		if other.pg != p && other.pg.writable() && !other.frozen {
+			l.w.violate("I1", "%s accepts writes in epoch %d while %s still does in epoch %d", p.n.name, p.epoch, other.name, other.pg.epoch)
+		}
+	}
+	if p.epoch < l.newest || p.epoch == l.newest && l.by != p.n.name {
+		l.w.violate("I3", "%s begins to reign in epoch %d after epoch %d of %s", p.n.name, p.epoch, l.newest, l.by)
+	}
+	if p.epoch > l.newest {
+		l.reigns++
+	}
+	l.newest, l.by = p.epoch, p.n.name
+	l.w.tell("%s: accepts writes in epoch %d on timeline %d", p.n.name, p.epoch, p.timeline)
+}
+
+// mayPromote is called when a sidecar orders a promotion.
+func (l *ledger) mayPromote(n *node, e schema.Epoch) {
+	if n.memory.Reign.Active && n.memory.Reign.Epoch == e && n.clock.now() < n.memory.PromisedUntil {
+		l.w.violate("I1", "%s promotes in epoch %d although it promised not to", n.name, e)
+	}
+}
+
+// initialized is called at the end of an initdb.
+func (l *ledger) initialized(n *node) {
+	if l.inits++; l.inits > 1 {
+		l.w.violate("I7", "%s runs the cluster's second initdb", n.name)
+	}
+	if n.pg.valid {
+		l.w.violate("I7", "%s runs initdb over data", n.name)
+	}
+}
+
+// cloned is called before a data directory is replaced by a copy of up's.
+func (l *ledger) cloned(n, up *node) {
+	if n.pg.valid && n.pg.systemID != up.pg.systemID {
+		l.w.violate("I7", "%s replaces the data of another cluster", n.name)
+	}
+	if !up.pg.writable() || up.pg.epoch < l.newest {
+		l.w.violate("I7", "%s replaces its data by those of %s, which is not the newest primary", n.name, up.name)
+	}
+}
+
+// missing counts the acknowledged writes that the primary does not have.
+func (l *ledger) missing(p *postgres) int {
+	have := make(map[uint64]bool, len(p.wal))
+	for _, e := range p.wal {
+		have[e.id] = true
+	}
+	n := 0
+	for id := range l.acked {
+		if !have[id] {
+			n++
+		}
+	}
+	return n
+}
+
+// whole checks that the cluster has become whole: one primary with the lock, everybody else streaming all of it.
+func (l *ledger) whole() *postgres {
+	var primary *postgres
+	for _, n := range l.w.nodes {
+		if n.pg.writable() {
+			if primary != nil {
+				l.w.violate("liveness", "two primaries at the end")
+			}
+			primary = n.pg
+		}
+	}
+	if primary == nil {
+		for _, n := range l.w.nodes {
+			l.w.tell("%s: %s: %s (%s)", n.name, n.plan.State, n.plan.Reason, n.pg.state)
+		}
+		l.w.violate("liveness", "no primary at the end")
+		return nil
+	}
+	if v := l.w.consul.leader; v.Leader.Member != primary.n.name || v.Leader.Phase != schema.PhaseServing {
+		l.w.violate("liveness", "%s is the primary, and the record names %s (%s)", primary.n.name, v.Leader.Member, v.Leader.Phase)
+	}
+	for _, n := range l.w.nodes {
+		p := n.pg
+		if p == primary {
+			continue
+		}
+		if !p.streaming || p.upstream != primary.n.name || len(p.wal) < len(primary.wal)-50 || p.state != decide.ProcessRunning {
+			l.w.tell("%s: %s: %s (%s)", n.name, n.plan.State, n.plan.Reason, p.state)
+			l.w.violate("liveness", "%s does not stream from %s at the end: %s: %s", n.name, primary.n.name, n.plan.State, n.plan.Reason)
+		}
+	}
+	return primary
+}

@@ -1,0 +1,347 @@
+package sim
+
+import (
+	"time"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/decide"
+)
+
+// entry is one write in the WAL.
+type entry struct {
+	id       uint64
+	timeline schema.Timeline
+}
+
+// bytes is how much WAL an entry takes; start is where WAL begins.
+const (
+	bytes = 128
+	start = schema.LSN(0x1000000)
+)
+
+func lsnOf(n int) schema.LSN { return start + schema.LSN(n*bytes) }
+
+// branch says at how many entries a timeline began.
+type branch struct {
+	timeline schema.Timeline
+	at       int
+}
+
+// postgres models one server with its data directory and the launcher that owns it.
+type postgres struct {
+	n *node
+
+	// The data directory.
+	valid    bool
+	systemID string
+	wal      []entry
+	timeline schema.Timeline
+	history  []branch // of timeline, oldest first, itself last
+	standby  bool     // standby.signal
+	clean    bool     // it was shut down cleanly, as a primary
+	redo     int      // entries before the last checkpoint
+
+	// The process.
+	state      decide.ProcessState
+	gen        int // grows with each start and end
+	starting   bool
+	inRecovery bool
+	upstream   string
+	streaming  bool
+	heard      moment // last message of the upstream
+	ending     bool
+
+	// The fence.
+	armed    bool
+	epoch    schema.Epoch
+	deadline schema.Instant
+	fenceGen int
+}
+
+func (p *postgres) running() bool {
+	return p.state == decide.ProcessRunning || p.state == decide.ProcessStopping
+}
+
+// writable reports a server that would take a write right now.
+func (p *postgres) writable() bool {
+	return p.state == decide.ProcessRunning && !p.starting && !p.inRecovery
+}
+
+func (p *postgres) lsn() schema.LSN { return lsnOf(len(p.wal)) }
+
+// arm sets the fence; an older epoch, an earlier deadline or one that was reached is refused, as by the launcher.
+func (p *postgres) arm(e schema.Epoch, deadline schema.Instant) bool {
+	now := p.n.clock.now()
+	if !p.running() || e < p.epoch || deadline <= now || p.armed && p.deadline <= now {
+		return false
+	}
+	if e == p.epoch && p.armed && deadline < p.deadline {
+		return true
+	}
+	p.armed, p.epoch, p.deadline = true, e, deadline
+	p.setFence()
+	return true
+}
+
+// setFence has the kernel's timer kill the server at the deadline plus the grace that backends get.
+func (p *postgres) setFence() {
+	p.fenceGen++
+	gen := p.fenceGen
+	if p.n.w.o.Mutate == NoFence {
+		return
+	}
+	p.n.w.after(p.n.clock.until(p.deadline)+p.n.w.between(0, fenceGrace), func() { p.fence(gen) })
+}
+
+// fenceGrace is launch.FenceGrace and the time that the last signal takes.
+const fenceGrace = 120 * time.Millisecond
+
+func (p *postgres) fence(gen int) {
+	if gen != p.fenceGen || !p.armed || !p.running() {
+		return
+	}
+	if p.n.frozen { // the whole host stands still; the timer fires first when it goes on
+		p.n.onThaw = append(p.n.onThaw, func() { p.fence(gen) })
+		return
+	}
+	p.n.w.tell("%s: fenced in epoch %d", p.n.name, p.epoch)
+	p.end(decide.ProcessFenced)
+}
+
+// end is the death of every process of the server.
+func (p *postgres) end(s decide.ProcessState) {
+	p.state = s
+	p.gen++
+	p.armed = false
+	p.starting, p.streaming = false, false
+	p.upstream = ""
+	for _, other := range p.n.w.nodes { // its connections are reset
+		if q := other.pg; q.streaming && q.upstream == p.n.name && p.n.w.connected(p.n.name, other.name) {
+			q.streaming = false
+		}
+	}
+	p.n.wake()
+}
+
+// start forks a postmaster; ready is called once it accepts connections.
+func (p *postgres) start(role schema.Role, e schema.Epoch, deadline schema.Instant, ready func(bool)) bool {
+	now := p.n.clock.now()
+	if p.running() || !p.valid || p.ending || role == schema.RoleStandby != p.standby || role == schema.RolePrimary && (e < p.epoch || deadline <= now) {
+		return false
+	}
+	p.state = decide.ProcessRunning
+	p.gen++
+	p.starting, p.inRecovery, p.clean = true, true, false
+	if role == schema.RolePrimary {
+		p.armed, p.epoch, p.deadline = true, e, deadline
+		p.setFence()
+	}
+	gen := p.gen
+	p.n.w.after(p.n.w.between(30*time.Millisecond, 800*time.Millisecond), func() {
+		if p.gen != gen {
+			ready(false)
+			return
+		}
+		p.n.host(func() {
+			if p.gen != gen {
+				ready(false)
+				return
+			}
+			p.starting, p.inRecovery = false, p.standby
+			p.redo = len(p.wal)
+			if !p.standby {
+				p.n.w.ledger.promoted(p)
+			}
+			p.n.wake()
+			ready(true)
+		})
+	})
+	return true
+}
+
+// promote ends recovery after a while: a new timeline, and writes.
+func (p *postgres) promote(next schema.Timeline, ended func(bool)) {
+	d := p.n.w.between(30*time.Millisecond, 400*time.Millisecond)
+	if p.n.w.chance(0.05) {
+		d = p.n.w.between(time.Second, 8*time.Second)
+	}
+	gen := p.gen
+	p.n.w.after(d, func() {
+		p.n.host(func() {
+			if p.gen != gen || !p.running() {
+				ended(false)
+				return
+			}
+			if p.inRecovery {
+				p.inRecovery, p.standby, p.streaming = false, false, false
+				p.branchOff(next)
+				p.n.w.ledger.promoted(p)
+			}
+			p.n.wake()
+			ended(true)
+		})
+	})
+}
+
+// branchOff begins the next timeline. Left to itself PostgreSQL takes the next number, so that two servers
+// that branch off one timeline share it. The first record of a timeline makes it unlike every other.
+func (p *postgres) branchOff(next schema.Timeline) {
+	if p.n.w.o.Mutate == SameTimeline {
+		next = p.timeline + 1
+	}
+	p.timeline = next
+	p.history = append(p.history[:len(p.history):len(p.history)], branch{p.timeline, len(p.wal)})
+	p.wal = append(p.wal, entry{p.n.w.ledger.nextID(), p.timeline})
+}
+
+// write is a client's insert. It is acknowledged at once: replication is asynchronous.
+func (p *postgres) write(id uint64, ack func()) {
+	if !p.writable() {
+		return
+	}
+	p.n.w.ledger.accepted(p, id)
+	p.wal = append(p.wal, entry{id, p.timeline})
+	ack()
+	p.ship()
+}
+
+// ship streams what standbys of ours lack.
+func (p *postgres) ship() {
+	for _, other := range p.n.w.nodes {
+		if q := other.pg; q.streaming && q.upstream == p.n.name {
+			p.shipTo(q)
+		}
+	}
+}
+
+func (p *postgres) shipTo(q *postgres) {
+	from := len(q.wal)
+	if from > len(p.wal) {
+		return
+	}
+	batch := p.wal[from:len(p.wal):len(p.wal)]
+	gen, tl, history := q.gen, p.timeline, p.history
+	p.n.w.send(p.n.name, q.n.name, func() {
+		q.n.host(func() {
+			if q.gen != gen || !q.streaming || q.upstream != p.n.name || len(q.wal) < from {
+				return
+			}
+			q.heard = p.n.w.now
+			if have := len(q.wal) - from; have < len(batch) {
+				q.wal = append(q.wal, batch[have:]...)
+			}
+			if q.timeline != tl {
+				q.timeline, q.history = tl, history
+			}
+		})
+	})
+}
+
+// connect is the WAL receiver of a standby, tried again and again.
+func (p *postgres) connect() {
+	if p.state != decide.ProcessRunning || !p.inRecovery || p.starting {
+		return
+	}
+	if p.streaming && p.n.w.now-p.heard > moment(2*time.Second) {
+		p.streaming = false // wal_receiver_timeout
+	}
+	up := p.n.w.node(p.upstream)
+	if up == nil || p.streaming {
+		if up != nil {
+			up.pg.keepalive(p)
+		}
+		return
+	}
+	gen := p.gen
+	p.n.w.send(p.n.name, up.name, func() {
+		up.host(func() {
+			if !up.pg.running() || up.pg.starting || p.gen != gen || !up.pg.accepts(p) {
+				return
+			}
+			up.w.send(up.name, p.n.name, func() {
+				p.n.host(func() {
+					if p.gen == gen && p.upstream == up.name && up.pg.running() && up.pg.accepts(p) {
+						p.streaming, p.heard = true, p.n.w.now
+						up.pg.shipTo(p)
+					}
+				})
+			})
+		})
+	})
+}
+
+// keepalive is a walsender's message while nothing is written.
+func (p *postgres) keepalive(q *postgres) {
+	if !p.running() || p.n.frozen {
+		return
+	}
+	p.shipTo(q)
+}
+
+// accepts reports whether a walsender of ours would begin to stream to q: what PostgreSQL checks is the
+// timeline and the position, not the WAL itself. If that lets through WAL that differs, it is a violation.
+func (p *postgres) accepts(q *postgres) bool {
+	if !canFollow(q.timeline, len(q.wal), p) || len(q.wal) > len(p.wal) {
+		return false
+	}
+	if n := len(q.wal); n > 0 && p.wal[n-1] != q.wal[n-1] {
+		p.n.w.violate("corruption", "%s streams from %s on timeline %d, and their WAL differs", q.n.name, p.n.name, p.timeline)
+		return false
+	}
+	return true
+}
+
+// canFollow is postgres.CanFollow over the model: the timeline must be in up's history, and not left before end.
+func canFollow(tl schema.Timeline, end int, up *postgres) bool {
+	for i, b := range up.history {
+		if b.timeline == tl {
+			return i == len(up.history)-1 || end <= up.history[i+1].at
+		}
+	}
+	return false
+}
+
+// stop is a clean shutdown: it ends once the standbys that stream have everything.
+func (p *postgres) stop(ended func()) {
+	if p.state != decide.ProcessRunning {
+		return
+	}
+	p.state = decide.ProcessStopping
+	gen := p.gen
+	var wait func()
+	wait = func() {
+		if p.gen != gen {
+			return
+		}
+		for _, other := range p.n.w.nodes {
+			if q := other.pg; !p.inRecovery && q.streaming && q.upstream == p.n.name && len(q.wal) < len(p.wal) {
+				p.ship()
+				p.n.w.after(10*time.Millisecond, func() { p.n.host(wait) })
+				return
+			}
+		}
+		p.clean = !p.inRecovery
+		p.end(decide.ProcessStopped)
+		ended()
+	}
+	p.n.w.after(p.n.w.between(20*time.Millisecond, 150*time.Millisecond), func() { p.n.host(wait) })
+}
+
+// copyFrom replaces the data directory by a copy of another server's.
+func (p *postgres) copyFrom(up *postgres) {
+	p.valid, p.systemID, p.timeline, p.history, p.standby, p.clean = true, up.systemID, up.timeline, up.history, true, false
+	p.wal = append([]entry(nil), up.wal...)
+	p.redo = len(p.wal)
+}
+
+// data is what an inspection finds.
+func (p *postgres) data(at schema.Instant) decide.Data {
+	if !p.valid {
+		return decide.Data{State: decide.DataEmpty, At: at}
+	}
+	d := decide.Data{State: decide.DataValid, At: at, SystemID: p.systemID, Timeline: p.timeline, StandbySignal: p.standby, RedoLSN: lsnOf(p.redo)}
+	if p.clean {
+		d.ShutdownLSN = p.lsn()
+	}
+	return d
+}
