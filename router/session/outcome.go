@@ -51,12 +51,37 @@ func effectOf(text []byte, whole bool) effect {
 }
 
 // statements remembers what the prepared statements of the session do, as far as it is not plain.
+//
+// It learns when the client asks, not when the server has answered, and a server may fail or skip
+// what it is asked. So what was learned in an earlier batch counts only if nothing of that can have
+// happened to it: no batch is still out and no error has come since.
 type statements struct {
-	unnamed effect
-	portal  effect // of the statement bound to the unnamed portal
-	named   map[string]effect
-	many    bool
+	unnamed, portal learned
+	named           map[string]effect
+	many            bool
 }
+
+// learned is what the unnamed statement, or the one bound to the unnamed portal, does.
+type learned struct {
+	effect effect
+	fresh  bool // learned in the batch that the client is sending
+	doubt  bool // an error came since
+}
+
+// sure returns the effect, or effectAny if it may be another by now. out says that earlier batches
+// have not been answered.
+func (l learned) sure(out bool) effect {
+	if l.fresh || !out && !l.doubt {
+		return l.effect
+	}
+	return effectAny
+}
+
+// endBatch notes that the client has sent a Sync.
+func (p *statements) endBatch() { p.unnamed.fresh, p.portal.fresh = false, false }
+
+// failed notes that the server has skipped something.
+func (p *statements) failed() { p.unnamed.doubt, p.portal.doubt = true, true }
 
 // maxNamed is how many statements that are not plain are told apart; past it none is.
 const maxNamed = 1000
@@ -69,11 +94,17 @@ func (p *statements) parse(body []byte) {
 	}
 	text, _, whole := bytes.Cut(rest, []byte{0})
 	e := effectOf(text, whole)
-	switch {
-	case len(name) == 0:
-		p.unnamed = e
-	case e == effectPlain:
-		delete(p.named, string(name))
+	if len(name) == 0 {
+		p.unnamed = learned{effect: e, fresh: true}
+		return
+	}
+	if e == effectNone {
+		e = effectPlain // the name may be taken by a plain one, which is not kept
+	}
+	switch known, again := p.named[string(name)]; {
+	case again && known != e:
+		p.named[string(name)] = effectAny
+	case again, e == effectPlain:
 	case len(p.named) >= maxNamed:
 		p.many = true
 	default:
@@ -84,31 +115,27 @@ func (p *statements) parse(body []byte) {
 	}
 }
 
-func (p *statements) bind(body []byte) {
+func (p *statements) bind(body []byte, out bool) {
 	portal, rest, ok := bytes.Cut(body, []byte{0})
 	name, _, ok2 := bytes.Cut(rest, []byte{0})
-	if !ok || !ok2 {
-		p.portal = effectAny
-		return
-	}
-	if len(portal) > 0 {
-		return // execute counts every named portal as effectAny
-	}
+	e := effectAny
 	switch {
+	case !ok || !ok2 || p.many && len(name) > 0:
+	case len(portal) > 0:
+		return // execute counts every named portal as effectAny
 	case len(name) == 0:
-		p.portal = p.unnamed
-	case p.many:
-		p.portal = effectAny
+		e = p.unnamed.sure(out)
 	default:
-		p.portal = p.named[string(name)]
+		e = p.named[string(name)]
 	}
+	p.portal = learned{effect: e, fresh: true}
 }
 
-func (p *statements) execute(body []byte) effect {
+func (p *statements) execute(body []byte, out bool) effect {
 	if len(body) == 0 || body[0] != 0 {
 		return effectAny
 	}
-	return p.portal
+	return p.portal.sure(out)
 }
 
 // onClient follows what the client asks. body is as much of it as clientPeek asked for.
@@ -132,15 +159,16 @@ func (s *Session) onClient(h wire.Header, body []byte) {
 		text, _, whole := bytes.Cut(body, []byte{0})
 		s.requests.push(newRequest(kindQuery, effectOf(text, whole)))
 	case 'S':
+		s.statements.endBatch()
 		s.requests.push(newRequest(kindSync, effectNone))
 	case 'P':
 		s.statements.parse(body)
 		s.requests.push(newRequest(kindParse, effectNone))
 	case 'B':
-		s.statements.bind(body)
+		s.statements.bind(body, s.requests.turns > 0)
 		s.requests.push(newRequest(kindBind, effectNone))
 	case 'E':
-		s.requests.push(newRequest(kindExecute, s.statements.execute(body)))
+		s.requests.push(newRequest(kindExecute, s.statements.execute(body, s.requests.turns > 0)))
 	case 'D':
 		s.requests.push(newRequest(kindDescribe, effectNone))
 	case 'C':
@@ -172,7 +200,7 @@ func (s *Session) OutcomeUnknown() bool {
 	if s.copy == copyIn && s.requests.len() == 1 && s.requests.at(0).effect() != effectAny {
 		return false // the data has not ended, so the statement has not either
 	}
-	state, executed := s.status, s.executed
+	state, executed := s.state, s.executed
 	for i := range s.requests.len() {
 		r := s.requests.at(i)
 		var commits bool
@@ -201,10 +229,11 @@ func after(state byte, executed bool, r request) (byte, bool) {
 	case effectNone:
 		return state, r.kind() == kindQuery && executed && state != 'T' && state != 'E'
 	case effectBegin:
-		if state == 'I' {
-			return 'T', false
+		if state == 'T' || state == 'E' {
+			return state, false
 		}
-		return state, state == unclear
+		// Should it fail, what follows it runs outside a block.
+		return unclear, state == unclear
 	case effectPlain:
 		if state == 'T' || state == 'E' {
 			return state, false

@@ -36,6 +36,8 @@ type requests struct {
 	ring  []request
 	first int
 	count int
+	// turns is how many of them end in a ReadyForQuery.
+	turns int
 }
 
 // keepRing is the size up to which an empty ring is kept for later.
@@ -55,10 +57,16 @@ func (q *requests) push(r request) {
 	}
 	q.ring[(q.first+q.count)&(len(q.ring)-1)] = r
 	q.count++
+	if r.kind().endsInReady() {
+		q.turns++
+	}
 }
 
 func (q *requests) pop() request {
 	r := q.at(0)
+	if r.kind().endsInReady() {
+		q.turns--
+	}
 	q.first = (q.first + 1) & (len(q.ring) - 1)
 	if q.count--; q.count == 0 && len(q.ring) > keepRing {
 		q.ring, q.first = nil, 0
@@ -67,13 +75,13 @@ func (q *requests) pop() request {
 }
 
 // answer takes the oldest request off if it is of kind k: the server has answered it.
-func (q *requests) answer(k kind) bool {
+func (q *requests) answer(k kind) (request, bool) {
 	if q.count == 0 || q.at(0).kind() != k {
-		return false
+		return 0, false
 	}
-	q.pop()
+	r := q.pop()
 	q.trim()
-	return true
+	return r, true
 }
 
 // trim drops ends of copies that met none: they are passed over by the server.
@@ -121,6 +129,7 @@ func (q *requests) beginCopyIn() (ended bool) {
 	for i := 1; i < q.count; i++ {
 		r := q.at(i)
 		if !ended && r.kind() == kindSync {
+			q.turns--
 			continue
 		}
 		if !ended && r.kind() == kindCopyEnd {

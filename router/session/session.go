@@ -84,6 +84,9 @@ type Session struct {
 	copy     copyMode
 	// skipping: the server passes over everything up to a Sync that the client has not sent yet.
 	skipping bool
+	// state is status as far as it is known to hold still: an Execute may change it between two
+	// ReadyForQuery.
+	state byte
 	// executed: an Execute was answered since the last ReadyForQuery.
 	executed bool
 
@@ -286,8 +289,8 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 	case 'T', 'n':
 		s.requests.answer(kindDescribe)
 	case 'C', 'I', 's':
-		if s.requests.answer(kindExecute) {
-			s.executed = true
+		if r, ok := s.requests.answer(kindExecute); ok {
+			s.onExecuted(r.effect())
 		}
 	case 'G':
 		if !s.requests.beginCopyIn() {
@@ -299,7 +302,7 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 }
 
 func (s *Session) onReady(status byte) {
-	s.status = status
+	s.status, s.state = status, status
 	s.executed = false
 	s.copy = copyNone
 	if s.phase != phaseReady {
@@ -310,11 +313,23 @@ func (s *Session) onReady(status byte) {
 	s.requests.ready()
 }
 
+func (s *Session) onExecuted(e effect) {
+	s.executed = true
+	switch e {
+	case effectPlain, effectNone:
+	case effectBegin:
+		s.state = 'T'
+	default:
+		s.state = unclear
+	}
+}
+
 func (s *Session) onError() {
 	if s.phase != phaseReady {
 		return
 	}
 	s.copy = copyNone
+	s.statements.failed()
 	if s.requests.fail() {
 		s.skipping = true
 	}
