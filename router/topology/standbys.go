@@ -19,6 +19,9 @@ const (
 
 // sample notes how far the primary has come.
 func (t *Topology) sample(mem Memory, peers []schema.Peer, record *schema.Leader) Memory {
+	if t.Leader != mem.leader {
+		mem.leader, mem.newest, mem.samples = t.Leader, sample{}, nil
+	}
 	now := sample{}
 	for _, p := range peers {
 		if p.Name == t.Leader && claims(p, t.Epoch) && p.Status.LSN > 0 {
@@ -28,9 +31,10 @@ func (t *Topology) sample(mem Memory, peers []schema.Peer, record *schema.Leader
 	if record != nil && record.FlushLSN > now.lsn {
 		now = sample{at: mem.RecordSeenAt, lsn: record.FlushLSN}
 	}
-	if now.lsn == 0 || now.lsn < mem.newest.lsn || now.at <= mem.newest.at {
+	if now.lsn == 0 || now.lsn < mem.newest.lsn || now.lsn == mem.newest.lsn && now.at <= mem.newest.at {
 		return mem
 	}
+	now.at = schema.Latest(now.at, mem.newest.at)
 	mem.newest = now
 	spacing := max(t.MaxLagTime/samplesPerBound, minSpacing)
 	if n := len(mem.samples); n == 0 || now.at.Sub(mem.samples[n-1].at) >= spacing {

@@ -34,8 +34,9 @@ type Memory struct {
 	// seen: an unchanged record is no new evidence, however often Consul repeats it.
 	RecordIndex  uint64
 	RecordSeenAt schema.Instant
-	// newest is the last LSN heard of the primary of Epoch, and samples are older ones, oldest
-	// first. By them a standby's age is told.
+	// newest is the last LSN heard of leader, the primary of Epoch, and samples are older ones,
+	// oldest first. By them a standby's age is told.
+	leader  string
 	newest  sample
 	samples []sample
 }
@@ -266,6 +267,7 @@ func word(s string) string {
 
 // whyNot says why the leader may not be given sessions; empty if it may.
 func (t *Topology) whyNot(address string, now schema.Instant) string {
+	age := now.Sub(t.KnownAt)
 	switch t.Phase {
 	case schema.PhaseServing:
 	case schema.PhaseStopping:
@@ -275,9 +277,11 @@ func (t *Topology) whyNot(address string, now schema.Instant) string {
 	case schema.PhasePromoting, schema.PhaseBootstrapping:
 		return fmt.Sprintf("%s is %s for epoch %d", t.Leader, t.Phase, t.Epoch)
 	default:
-		return fmt.Sprintf("%s has taken epoch %d and does not serve yet", t.Leader, t.Epoch)
+		if age <= t.Window {
+			return fmt.Sprintf("%s has taken epoch %d and does not serve yet", t.Leader, t.Epoch)
+		}
 	}
-	if age := now.Sub(t.KnownAt); age > t.Window {
+	if age > t.Window {
 		return fmt.Sprintf("the primary %s was last heard of %s ago, longer than its lease", t.Leader, age.Round(100*time.Millisecond))
 	}
 	if address == "" {
