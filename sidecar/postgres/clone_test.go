@@ -175,6 +175,32 @@ func TestFollowByReload(t *testing.T) {
 	}
 }
 
+// TestReserveTimeline skips numbers that other reigns took, also with a restart in between.
+func TestReserveTimeline(t *testing.T) {
+	t.Parallel()
+	one, two := newPrimary(t, "one"), newMember(t, "two")
+	two.cloneOf(one)
+	if err := two.ReserveTimeline(5); err != nil {
+		t.Fatal(err)
+	}
+	// The promotion did not come about: the standby must come up as if nothing had been.
+	two.server.Stop(postgrestest.Fast)
+	two.configure(Settings{Role: schema.RoleStandby, Upstream: one.upstream()})
+	two.start()
+	two.waitStreaming()
+	if err := two.ReserveTimeline(4); err != nil {
+		t.Fatal(err)
+	}
+	one.server.Stop(postgrestest.Fast)
+	promoteAndCheck(t, two, 4)
+	follow(t, one, two, true)
+	// And the follower, which fetched all of that, restarts.
+	one.server.Stop(postgrestest.Fast)
+	one.configure(Settings{Role: schema.RoleStandby, Upstream: two.upstream()})
+	one.start()
+	one.waitStreaming()
+}
+
 func TestCloneRefuses(t *testing.T) {
 	t.Parallel()
 	one, two := newPrimary(t, "one"), newMember(t, "two")
@@ -256,6 +282,14 @@ func TestCloneRefuses(t *testing.T) {
 	if err := one.Clone(t.Context(), one.cloneRequest(one)); err == nil || !strings.Contains(err.Error(), "stop it first") {
 		t.Errorf("running server: %v", err)
 	}
+	// Nor does one that does not answer: it may be frozen.
+	three := newMember(t, "three")
+	three.cloneOf(one)
+	three.server.Freeze()
+	if err := three.Clone(t.Context(), three.cloneRequest(one)); err == nil || !strings.Contains(err.Error(), "may run") {
+		t.Errorf("frozen server: %v", err)
+	}
+	three.server.Thaw()
 }
 
 // TestCloneFillsTheDisk clones onto a file system that is too small, which only root can make.
@@ -294,5 +328,20 @@ func TestCloneFillsTheDisk(t *testing.T) {
 	}
 	if got := one.server.Query("SELECT count(*) FROM pg_replication_slots"); got != "0" {
 		t.Fatal("the slot is left")
+	}
+
+	// A mount point cannot be renamed: better said before the copy than after it.
+	two.o.DataDir = small
+	if err := os.RemoveAll(filepath.Join(small, "data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(small, "data.pgpass")); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Clone(t.Context(), r); err == nil || !strings.Contains(err.Error(), "mount point") {
+		t.Fatal(err)
+	}
+	if err := os.Remove(small + ".pgpass"); err != nil {
+		t.Fatal(err)
 	}
 }

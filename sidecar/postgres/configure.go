@@ -31,6 +31,9 @@ const (
 // standby.signal, each in one step and only where something changes. It says what a running server
 // needs to heed what it has not heeded yet; where no server answers, what it would need at most.
 //
+// For a standby it also takes back what ReserveTimeline did, without which it would not start again; so it is to be
+// called before every start of a standby, and not between ReserveTimeline and Promote.
+//
 // A setting that was changed earlier and still waits for a restart is in Probe.PendingRestart.
 func (p *Postgres) Configure(ctx context.Context, s Settings) (Change, error) {
 	change, err := p.configure(ctx, s)
@@ -143,6 +146,9 @@ func (p *Postgres) writeConfig(ctx context.Context, dir string, s Settings) (w w
 		return w, err
 	}
 	if s.Role == schema.RoleStandby {
+		if err := dropReservations(dir); err != nil {
+			return w, err
+		}
 		if w.signal, err = writeFile(filepath.Join(dir, "standby.signal"), nil, 0o600); err != nil {
 			return w, err
 		}

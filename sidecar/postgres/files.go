@@ -23,7 +23,12 @@ func writeFile(path string, data []byte, mode fs.FileMode) (changed bool, err er
 		return false, err
 	}
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".howdah")
+	// One fixed name, so that crashes do not pile up copies; made anew, so that no link is followed.
+	temp := filepath.Join(dir, "."+filepath.Base(path)+".howdah")
+	if err := removeFile(temp); err != nil {
+		return false, err
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return false, err
 	}

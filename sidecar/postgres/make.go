@@ -27,6 +27,10 @@ func (p *Postgres) Initdb(ctx context.Context, cfg schema.ClusterConfig) error {
 }
 
 func (p *Postgres) initdb(ctx context.Context, cfg schema.ClusterConfig) error {
+	if !p.working.TryLock() {
+		return errWorking
+	}
+	defer p.working.Unlock()
 	major, err := p.BinaryMajor(ctx)
 	if err != nil {
 		return err
@@ -85,6 +89,10 @@ func (p *Postgres) clone(ctx context.Context, r CloneRequest) error {
 	if r.Settings.Role != schema.RoleStandby {
 		return fmt.Errorf("role %q: a clone is a standby", r.Settings.Role)
 	}
+	if !p.working.TryLock() {
+		return errWorking
+	}
+	defer p.working.Unlock()
 	// Everything that can be refused is refused before anything is touched.
 	if err := p.checkSource(ctx, r); err != nil {
 		return err
@@ -141,17 +149,26 @@ func (p *Postgres) checkSource(ctx context.Context, r CloneRequest) error {
 	return nil
 }
 
-// checkStopped refuses to replace a directory below a server that answers on the socket.
+// checkStopped refuses to replace a data directory unless it is certain that no server listens on the
+// socket: one that does not answer in time may be frozen (I5).
 func (p *Postgres) checkStopped(ctx context.Context) error {
-	conn, err := p.connectLocal(ctx)
+	p.swap.RLock()
+	d, err := p.look(p.o.DataDir)
+	p.swap.RUnlock()
+	if err != nil || d.State != DirValid {
+		return err
+	}
+	ask, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := p.connectLocal(ask)
+	if errors.Is(err, ErrNotListening) {
+		return nil
+	}
 	if err == nil {
-		_ = conn.Close(ctx)
+		_ = conn.Close(ask)
 		return errors.New("a server runs on the data directory; stop it first")
 	}
-	if errors.Is(err, ErrNotReady) || errors.Is(err, ErrPassword) {
-		return fmt.Errorf("a server runs on the data directory; stop it first: %w", err)
-	}
-	return nil
+	return fmt.Errorf("a server may run on the data directory; stop it first: %w", err)
 }
 
 func (p *Postgres) fillByClone(ctx context.Context, s dirSwap, r CloneRequest) error {

@@ -70,8 +70,11 @@ type Runner interface {
 	Run(ctx context.Context, c Command) (Result, error)
 }
 
+// errWorking is the answer to a second Initdb, Clone or FinishSwap at a time.
+var errWorking = errors.New("an initdb or clone of this data directory runs already")
+
 // Postgres is one server and its data directory. Its methods may be called from several goroutines,
-// except that Initdb, Clone, Configure and FinishSwap must not overlap one another.
+// except that Configure must not overlap itself, Initdb or Clone.
 type Postgres struct {
 	o     Options
 	tools Runner
@@ -84,6 +87,8 @@ type Postgres struct {
 	// the moment between two renames.
 	swap sync.RWMutex
 
+	// working is held by Initdb, Clone and FinishSwap.
+	working sync.Mutex
 	cloning atomic.Bool
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 // How a directory takes the data directory's place. D is the data directory, new is D.init or
@@ -128,11 +129,12 @@ func (s dirSwap) check(w work) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is no directory (or a symbolic link): %w; give the real path", s.dir, ErrNotOurs)
 	}
-	parent, err := os.Stat(filepath.Dir(s.dir))
-	if err != nil {
-		return err
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, s.dir, unix.AT_SYMLINK_NOFOLLOW, 0, &st); err != nil {
+		return fmt.Errorf("%s: %w", s.dir, err)
 	}
-	if info.Sys().(*syscall.Stat_t).Dev != parent.Sys().(*syscall.Stat_t).Dev {
+	// Known since Linux 5.8. An older kernel says nothing, and rename(2) refuses in the end.
+	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return fmt.Errorf("%s is a mount point and cannot be replaced in one step; make the data directory a folder below it", s.dir)
 	}
 	return nil
@@ -276,12 +278,17 @@ func holdsSomething(path string) (bool, error) {
 }
 
 // FinishSwap tidies up after an Initdb or Clone that was cut short: it takes up again what was past
-// its point of no return and undoes the rest. Call it before the first Inspect; Initdb
-// and Clone call it themselves. Names that are not ours are left alone.
+// its point of no return and undoes the rest. Call it before the first Inspect, once no tool that an
+// earlier run of the sidecar started is still at work; Initdb and Clone call it
+// themselves, and while one of them runs it is refused. Names that are not ours are left alone.
 func (p *Postgres) FinishSwap(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if !p.working.TryLock() {
+		return errWorking
+	}
+	defer p.working.Unlock()
 	p.swap.Lock()
 	defer p.swap.Unlock()
 	if err := p.swapper().finish(); err != nil {
