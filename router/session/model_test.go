@@ -160,13 +160,20 @@ func (m *model) extended(typ byte, body []byte) bool {
 		m.say(rt.ParseComplete)
 	case 'B':
 		statement, _, _ := bytes.Cut(rest, []byte{0})
-		m.portal = m.statements[string(statement)]
+		sql, there := m.statements[string(statement)]
+		if !there {
+			return false
+		}
+		m.portal = sql
 		m.say(rt.BindComplete)
 	case 'D':
 		m.say(rt.NoData)
 	case 'C':
 		m.say(rt.CloseComplete)
 	case 'E':
+		if portal == "" {
+			return false
+		}
 		if portal == "COPY" && m.status != 'E' {
 			m.say(rt.CopyIn)
 			m.copying = 'E'

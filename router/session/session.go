@@ -315,11 +315,7 @@ func (s *Session) onReady(status byte) {
 
 func (s *Session) onExecuted(e effect) {
 	s.executed = true
-	switch e {
-	case effectPlain, effectNone:
-	case effectBegin:
-		s.state = 'T'
-	default:
+	if e != effectPlain && e != effectNone {
 		s.state = unclear
 	}
 }
