@@ -233,11 +233,16 @@ func (c *Cluster) Start(ctx context.Context) error {
 	return c.router.Start()
 }
 
-// Stop ends everything in order: the router, the sidecars, then the launchers with their Postgres. What does not end
-// before ctx does is killed, and named in the error. Nothing is left running.
+// Stop ends everything in order: the router, the sidecars, then the launchers with their Postgres, the primary first,
+// so that the standbys have all that it wrote. What does not end before ctx does is killed, and named in the error.
+// Nothing is left running.
 func (c *Cluster) Stop(ctx context.Context) error {
+	primary := c.Look(ctx).Primary()
 	errs := []error{c.router.Stop(ctx)}
 	errs = append(errs, c.each(func(m *Member) error { return m.stopSidecar(ctx) })...)
+	if primary != nil {
+		errs = append(errs, primary.Stop(ctx))
+	}
 	errs = append(errs, c.each(func(m *Member) error { return m.Stop(ctx) })...)
 	return errors.Join(errs...)
 }

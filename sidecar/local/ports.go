@@ -55,3 +55,18 @@ func Free(address string) error {
 	}
 	return errors.Join(l.Close(), u.Close())
 }
+
+// FreeAddresses returns n addresses on loopback that are free for TCP and UDP, with ports that the kernel does not give
+// to outgoing connections.
+func FreeAddresses(n int) ([]string, error) {
+	p := &picker{taken: map[string]bool{}}
+	var found []string
+	for range n {
+		a, err := p.free("")
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, a)
+	}
+	return found, nil
+}
