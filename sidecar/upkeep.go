@@ -232,7 +232,8 @@ func (u *upkeep) slots(ctx context.Context, d duties) error {
 func (s *Sidecar) Alone(ctx context.Context, st schema.ClusterState) error {
 	for _, d := range st.Members {
 		m := d.Value
-		if m.Name != s.o.Name || m.Instance == s.instance || m.Addresses.API == "" {
+		// On our own address nobody else answers: it is ours already, and not served yet.
+		if m.Name != s.o.Name || m.Instance == s.instance || m.Addresses.API == "" || m.Addresses.API == s.o.Addresses.API {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
