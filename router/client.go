@@ -76,6 +76,11 @@ func (r *Router) serve(ctx context.Context, conn *net.TCPConn, of route.Route) {
 		return
 	}
 	defer r.sessions.dismiss(c)
+	if r.draining.Load() {
+		// The drain may have looked already.
+		r.turnAway(conn, shuttingDown(), log)
+		return
+	}
 	r.metrics.admitted(c.route)
 	c.run(ctx)
 }
@@ -128,6 +133,11 @@ func (r *Router) turnAway(conn *net.TCPConn, err error, log *zap.Logger) {
 	default:
 		log.Debug("connection lost before a startup packet was complete", zap.Error(err))
 	}
+}
+
+func shuttingDown() *wire.Error {
+	return wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the router is shutting down").
+		WithHint("Connect again.")
 }
 
 // maxDiscard is how much of what a client is still sending is read after a farewell.

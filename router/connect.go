@@ -124,7 +124,7 @@ func (c *client) calledOff(search context.Context) error {
 	if errors.Is(context.Cause(search), errClientGone) {
 		return errClientGone
 	}
-	return wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the router is shutting down").WithHint("Connect again.")
+	return shuttingDown()
 }
 
 // try gives the startup packet to b and returns the beginning of its answer, with the session

@@ -43,8 +43,10 @@ type Options struct {
 	// ReadOnlyFallback lets the primary serve ro sessions where no standby may.
 	ReadOnlyFallback bool
 
-	// TCPUserTimeout is how long sent bytes may stay unacknowledged before the kernel gives the
-	// peer up (TCP_USER_TIMEOUT), on both sides. KeepAliveIdle, KeepAliveInterval and
+	// TCPUserTimeout is how long sent bytes may wait before the kernel gives the peer up
+	// (TCP_USER_TIMEOUT), on both sides; 0 leaves it to the kernel, about 15 minutes. It must be
+	// longer than a client may pause in the middle of a result: since Linux 5.11 a peer that is
+	// alive but does not read counts as one that is gone. KeepAliveIdle, KeepAliveInterval and
 	// KeepAliveCount find peers that vanish while nothing is sent: after about
 	// KeepAliveIdle + KeepAliveCount*KeepAliveInterval.
 	TCPUserTimeout    time.Duration
@@ -66,7 +68,7 @@ func DefaultOptions() Options {
 		FarewellTimeout:   time.Second,
 		MaxClients:        1000,
 		ReadOnlyFallback:  true,
-		TCPUserTimeout:    10 * time.Second,
+		TCPUserTimeout:    5 * time.Minute,
 		KeepAliveIdle:     10 * time.Second,
 		KeepAliveInterval: 3 * time.Second,
 		KeepAliveCount:    3,
@@ -104,7 +106,7 @@ func (o Options) Validate() error {
 	bound("cancel-timeout", o.CancelTimeout, 50*time.Millisecond, time.Minute)
 	bound("drain-timeout", o.DrainTimeout, 0, 24*time.Hour)
 	bound("farewell-timeout", o.FarewellTimeout, 10*time.Millisecond, time.Minute)
-	bound("tcp-user-timeout", o.TCPUserTimeout, 100*time.Millisecond, time.Hour)
+	bound("tcp-user-timeout", o.TCPUserTimeout, 0, 24*time.Hour)
 	bound("keepalive-idle", o.KeepAliveIdle, time.Second, 2*time.Hour)
 	bound("keepalive-interval", o.KeepAliveInterval, time.Second, 2*time.Hour)
 	count := func(key string, v, low, high int) {

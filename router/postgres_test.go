@@ -263,7 +263,8 @@ func testLargeRows(t *testing.T, c *cluster) {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
 	runtime.ReadMemStats(&after)
-	if grown := after.TotalAlloc - before.TotalAlloc; grown > 8<<20 {
+	// Under the race detector a sync.Pool forgets on purpose.
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 8<<20 && !raceEnabled {
 		t.Errorf("%d MB allocated to pass %d MB on", grown>>20, n>>20)
 	}
 }

@@ -109,12 +109,12 @@ func (r *Router) Run(ctx context.Context) error {
 
 	failed := make(chan error, 1+len(r.listeners))
 	r.learnOnce()
-	var support sync.WaitGroup
+	var support, accepting sync.WaitGroup
 	support.Go(func() { r.learn(serving) })
 	closeAPI := r.serveAPI(&support, failed)
 	for of, l := range r.listeners {
 		r.log.Info("router listens", zap.String("route", string(of)), zap.Stringer("address", l.Addr()))
-		support.Go(func() {
+		accepting.Go(func() {
 			if err := r.accept(serving, l, of); err != nil {
 				failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)
 			}
@@ -127,6 +127,7 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 	r.draining.Store(true)
 	r.closeListeners()
+	accepting.Wait()
 	r.drain()
 	stop()
 	r.work.Wait()
@@ -141,8 +142,7 @@ const drainStep = 20 * time.Millisecond
 
 // drain ends every session: the idle ones as soon as they are, the others when the time is over.
 func (r *Router) drain() {
-	bye := wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the router is shutting down").
-		WithHint("Connect again.")
+	bye := shuttingDown()
 	deadline := time.NewTimer(r.o.DrainTimeout)
 	defer deadline.Stop()
 	step := time.NewTicker(drainStep)
