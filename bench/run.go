@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -286,7 +287,9 @@ func (b *bench) watch(ctx context.Context, x *injection) error {
 // merge joins two readings of the same journals, and drops what is in both.
 func merge(a, b []schema.Event) []schema.Event {
 	all := slices.Concat(a, b)
-	slices.SortStableFunc(all, func(x, y schema.Event) int { return int(min(1, max(-1, x.At-y.At))) })
+	slices.SortFunc(all, func(x, y schema.Event) int {
+		return cmp.Or(cmp.Compare(x.At, y.At), cmp.Compare(x.By, y.By), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Detail, y.Detail))
+	})
 	return slices.CompactFunc(all, func(x, y schema.Event) bool {
 		return x.At == y.At && x.By == y.By && x.Kind == y.Kind && x.Detail == y.Detail
 	})
