@@ -59,22 +59,17 @@ func Parse(s string) (Route, error) {
 // them), the listener's route if it has one, default_transaction_read_only=on, and auto.
 func Of(parameters map[string]string, listener Route) (Route, error) {
 	settings := Settings(parameters["options"])
-	own := func(name string) (string, bool) {
-		// A client may send one setting in two spellings; which wins is not defined by
-		// PostgreSQL either, so the exact one does and then the first by name.
+	names := slices.Sorted(maps.Keys(parameters))
+	get := func(name string) (string, bool) {
 		if v, ok := parameters[name]; ok {
 			return v, true
 		}
-		for _, k := range slices.Sorted(maps.Keys(parameters)) {
+		// PostgreSQL compares names without case. Which of two spellings wins it does not say;
+		// here the first by name does.
+		for _, k := range names {
 			if strings.EqualFold(k, name) {
 				return parameters[k], true
 			}
-		}
-		return "", false
-	}
-	get := func(name string) (string, bool) {
-		if v, ok := own(name); ok {
-			return v, true
 		}
 		v, ok := settings[name]
 		return v, ok
