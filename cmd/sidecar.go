@@ -18,6 +18,7 @@ import (
 	"howdah/consul/schema"
 	"howdah/detector"
 	"howdah/sidecar/launch"
+	"howdah/sidecar/postgres"
 )
 
 const sidecarLong = `Keeps one member of a cluster: it drives the Postgres that howdah launch runs on the same machine (or in the same pod),
@@ -137,6 +138,9 @@ func (c *Sidecar) bootstrap() (schema.ClusterConfig, error) {
 		return config, fmt.Errorf("bootstrap-config: %w", err)
 	}
 	if err := readClusterConfig(data, &config); err != nil {
+		return config, fmt.Errorf("bootstrap-config %s:\n%w", c.BootstrapConfig, err)
+	}
+	if err := postgres.CheckConfig(config); err != nil {
 		return config, fmt.Errorf("bootstrap-config %s:\n%w", c.BootstrapConfig, err)
 	}
 	return config, nil

@@ -248,9 +248,10 @@ func (x actor) checkHistory(ctx context.Context, a decide.Action) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	timeline, end := x.data.Control.Timeline, schema.LSN(0)
+	timeline, end := x.data.Timeline, schema.LSN(0)
 	if x.running && x.sql.Answers() {
-		timeline, end = x.sql.Timeline, x.sql.LSN
+		// What was received and not replayed may be the beginning of a record that its sender never finished.
+		timeline, end = x.sql.Timeline, x.sql.ReplayLSN
 	} else if end, err = x.s.d.Server.LocalEnd(ctx, x.data); err != nil {
 		return false, err
 	}

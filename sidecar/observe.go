@@ -144,7 +144,7 @@ func (l *loop) seeData(at schema.Instant, found postgres.DataDir, err error) {
 		d.State = decide.DataIncomplete
 	default:
 		d.State = decide.DataValid
-		d.Timeline = found.Control.Timeline
+		d.Timeline = found.Timeline
 		d.RedoLSN = found.Control.RedoLSN
 		if found.Control.CleanShutdown() {
 			d.ShutdownLSN = found.Control.ShutdownEnd()

@@ -48,6 +48,7 @@ type Launcher interface {
 	Start(ctx context.Context, r launch.StartRequest) error
 	Stop(ctx context.Context, r launch.StopRequest) error
 	Reload(ctx context.Context) error
+	CancelJob(ctx context.Context, id string) error
 	Arm(ctx context.Context, epoch schema.Epoch, deadline schema.Instant) error
 }
 

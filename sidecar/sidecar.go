@@ -81,12 +81,8 @@ func New(o Options, d Deps) (*Sidecar, error) {
 func (s *Sidecar) Run(ctx context.Context) error {
 	l := s.loop
 	defer l.record.close()
-	// An unfinished initdb or clone is settled before anything looks at the directory.
-	settle, cancel := context.WithTimeout(ctx, time.Minute)
-	err := s.d.Server.FinishSwap(settle)
-	cancel()
-	if err != nil {
-		return fmt.Errorf("data directory %s: %w", s.o.DataDir, err)
+	if err := s.settle(ctx); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	l.ctx = ctx
@@ -97,10 +93,46 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { l.watchData(ctx); return nil })
 	g.Go(func() error { l.watchSQL(ctx); return nil })
 	g.Go(func() error { l.keepUp(ctx); return nil })
-	err = g.Wait()
+	err := g.Wait()
 	l.acting.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// settle waits for the launcher, ends what an earlier sidecar had begun on the data directory, and tidies up
+// after it, before anything looks there.
+func (s *Sidecar) settle(ctx context.Context) error {
+	said := ""
+	for {
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+		st, err := s.d.Launcher.Status(ask)
+		if err == nil && st.Job != nil && st.Job.Running {
+			s.log.Info("ending the job of an earlier sidecar", zap.String("tool", st.Job.Tool))
+			err = s.d.Launcher.CancelJob(ask, st.Job.ID)
+			if err == nil {
+				err = fmt.Errorf("%s, begun by an earlier sidecar, still runs", st.Job.Tool)
+			}
+		}
+		cancel()
+		if err == nil {
+			break
+		}
+		if text := err.Error(); text != said && ctx.Err() == nil {
+			said = text
+			s.log.Warn("waiting for howdah launch; is it running, and is --launch-socket its --socket?", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	tidy, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := s.d.Server.FinishSwap(tidy); err != nil {
+		return fmt.Errorf("data directory %s: %w", s.o.DataDir, err)
+	}
+	return nil
 }

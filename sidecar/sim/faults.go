@@ -75,7 +75,6 @@ func Run(o Options) Result {
 	}
 	w.runUntil(moment(15*time.Second + o.Length))
 	w.o.Faults = 0
-	w.runUntil(moment(15*time.Second + o.Length + 40*time.Second)) // the longest fault heals
 	w.healAll()
 	w.runUntil(w.now + moment(o.Quiet))
 	r := Result{Reigns: w.ledger.reigns, Acked: len(w.ledger.acked)}
@@ -159,7 +158,7 @@ func (w *World) break_(k Fault) {
 		w.cutOff(k, n, length)
 	case ConsulAway:
 		w.consul.up = false
-		w.after(w.between(time.Second, 30*time.Second), func() {
+		w.after(2*length, func() {
 			w.consul.up = true
 			w.tell("--- consul is back")
 		})

@@ -196,6 +196,7 @@ func (n *node) turn() {
 	n.obs.Now = now
 	n.inspect()
 	n.listen()
+	n.mutate()
 	plan, memory := decide.Decide(n.obs, n.memory)
 	if memory.Record.Epoch < n.memory.Record.Epoch {
 		n.w.violate("I3", "%s went from epoch %d back to %d", n.name, n.memory.Record.Epoch, memory.Record.Epoch)
@@ -239,7 +240,7 @@ func (n *node) publish() {
 
 // listen makes peers of what was heard: alive for a second and a half after the last word.
 func (n *node) listen() {
-	n.obs.Peers = n.obs.Peers[:0:0]
+	n.obs.Peers = n.obs.Peers[:0]
 	for _, other := range n.w.nodes {
 		p, ok := n.peers[other.name]
 		if !ok {
