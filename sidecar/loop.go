@@ -29,6 +29,7 @@ type loop struct {
 
 	mail                   chan func()
 	wakeProbe, wakeInspect chan struct{}
+	wakeUpkeep             chan struct{}
 
 	saved  decide.Record
 	obs    decide.Observation

@@ -61,6 +61,9 @@ func (l *loop) publish() {
 	st.Seq = old.Seq + 1
 	l.published, l.toldAt = st, l.obs.Now
 	l.s.d.Gossip.Publish(st)
+	if st.Role != old.Role || st.Epoch != old.Epoch {
+		wake(l.wakeUpkeep)
+	}
 	l.show(st)
 	if said := string(st.State) + ": " + st.Reason; said != l.said {
 		l.said = said

@@ -65,7 +65,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 	s.log = o.Log.With(zap.String("component", "sidecar"), zap.String("member", o.Name))
 	s.loop = &loop{
 		s: s, log: s.log, record: record, saved: rec, memory: decide.Memory{Record: rec},
-		mail: make(chan func(), 64), wakeProbe: make(chan struct{}, 1), wakeInspect: make(chan struct{}, 1),
+		mail: make(chan func(), 64), wakeProbe: make(chan struct{}, 1), wakeInspect: make(chan struct{}, 1), wakeUpkeep: make(chan struct{}, 1),
 	}
 	s.loop.obs = decide.Observation{
 		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Session: rec.Session,

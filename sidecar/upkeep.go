@@ -63,6 +63,7 @@ func (l *loop) keepUp(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-l.wakeUpkeep:
 		}
 		c := make(chan duties, 1)
 		if !l.post(func() { c <- l.duties() }) {

@@ -32,6 +32,9 @@ func Decide(o Observation, m Memory) (Plan, Memory) {
 // It reports whether a was planned.
 func (d *decision) do(a Action) bool {
 	slot := a.Kind.Slot()
+	if (a.Kind == Initdb || a.Kind == Clone) && d.o.Data.At <= d.m.HandledAt {
+		return false // the directory has not been looked at since the last action on it
+	}
 	if d.o.Busy[slot] != "" || d.planned(slot) || d.heldBack(a.Kind) {
 		return false
 	}

@@ -76,7 +76,7 @@ func (d *decision) squareReign(v schema.LockView) {
 // adoptable reports whether the lock is ours without our knowing it: a seizure whose answer was
 // lost, or a reign from before this sidecar started.
 func (d *decision) adoptable(v schema.LockView) bool {
-	return d.o.Session != "" && v.HeldBy(d.o.Session) && v.Leader.Member == d.o.Name &&
+	return d.o.Busy[SlotLock] != Seize && d.o.Session != "" && v.HeldBy(d.o.Session) && v.Leader.Member == d.o.Name &&
 		v.Leader.Phase != schema.PhaseReleased && v.Leader.Epoch >= d.m.Record.Reigned
 }
 
@@ -156,6 +156,9 @@ func (d *decision) learnOutcome(out Outcome) {
 		if out.Result == Refused {
 			d.m.SessionAt = schema.Never
 		}
+	}
+	if out.Action.Kind.Slot() == SlotPostgres {
+		d.m.HandledAt = d.o.Now
 	}
 	d.learnRetry(out)
 }

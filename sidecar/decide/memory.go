@@ -58,6 +58,9 @@ type Memory struct {
 	SessionAt, ReadAt schema.Instant
 	// JudgedAt is when we counted the lease of Seen.Index as dead.
 	JudgedAt schema.Instant
+	// HandledAt is when the last action of the Postgres slot ended: what was seen of the data directory
+	// before does not count.
+	HandledAt schema.Instant
 	// LaunchLost is since when the launcher has not answered.
 	LaunchLost schema.Instant
 	// ConsulLost says that we have said so.
