@@ -58,17 +58,33 @@ func (l *lines) snapshot() []string {
 // fatal returns the last line that tells why a postmaster gave up; empty if none does.
 func (l *lines) fatal() string {
 	all := l.snapshot()
-	for _, line := range slices.Backward(all) {
+	for at, line := range slices.Backward(all) {
 		if strings.Contains(line, "FATAL:  the database system is ") {
 			continue // said to a client
 		}
 		for _, word := range []string{"FATAL: ", "PANIC: ", "postgres: "} {
 			if i := strings.Index(line, word); i >= 0 {
-				return strings.TrimSpace(line[i:])
+				return strings.TrimSpace(line[i:]) + unbound(all[:at])
 			}
 		}
 	}
 	return ""
+}
+
+// unbound returns which address the postmaster could not have, and PostgreSQL's hint, where that is what came before its
+// end (src/backend/libpq/pqcomm.c, StreamServerPort, which logs it at LOG).
+func unbound(before []string) string {
+	why := ""
+	for _, line := range before {
+		for _, word := range []string{"could not bind ", "Is another postmaster already running on port "} {
+			if i := strings.Index(line, word); i >= 0 {
+				why += "; " + strings.TrimSpace(line[i:])
+			} else if strings.Contains(line, "LOG:  starting PostgreSQL ") {
+				why = "" // of an earlier start
+			}
+		}
+	}
+	return why
 }
 
 // tail keeps the last bytes that were written to it.

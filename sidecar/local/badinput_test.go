@@ -255,7 +255,7 @@ func (r *rig) postgresPort(t *testing.T, m *Member) {
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(m.Addresses.Postgres)
 	must(t, m.Start())
-	r.says(t, m, "in use", port)
+	r.says(t, m, "already in use", port)
 	must(t, l.Close())
 	r.streams(t, m)
 	r.stop(t, m)
