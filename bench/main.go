@@ -54,14 +54,23 @@ type options struct {
 	out     string
 	keep    bool
 	root    string
+	list    string
+}
+
+// command is what repeats the campaign.
+func (o options) command() string {
+	text := fmt.Sprintf("go run ./bench failover -n %d -lease %s -members %d", o.n, o.lease, o.members)
+	if o.list != "" {
+		text += " -faults " + o.list
+	}
+	return text
 }
 
 func parse(args []string) (options, error) {
 	var o options
-	var list string
 	f := flag.NewFlagSet("failover", flag.ContinueOnError)
 	f.IntVar(&o.n, "n", 5, "how often each fault is repeated")
-	f.StringVar(&list, "faults", "", "which faults, separated by commas; all if empty")
+	f.StringVar(&o.list, "faults", "", "which faults, separated by commas; all if empty")
 	f.DurationVar(&o.lease, "lease", schema.DefaultClusterConfig().Lease.D(), "the lease")
 	f.IntVar(&o.members, "members", 3, "how many members")
 	f.StringVar(&o.out, "out", "", "a directory for failover.md and failover.json; empty for standard output alone")
@@ -76,7 +85,7 @@ func parse(args []string) (options, error) {
 		return o, errors.New("-n must be 1 or more, -members 2 or more")
 	}
 	var err error
-	if o.faults, err = chosen(list); err != nil {
+	if o.faults, err = chosen(o.list); err != nil {
 		return o, err
 	}
 	o.root, err = moduleRoot()

@@ -115,6 +115,8 @@ func TestSplit(t *testing.T) {
 			split{3, unmeasured, unmeasured, unmeasured, schema.Never, "", 0}},
 		"rerouted before the event was recorded": {[]schema.Event{event(120, "a", schema.EventReleased, 4), event(130, "b", schema.EventElected, 5),
 			event(139, "router", schema.EventRerouted, 5), event(140, "b", schema.EventPromoted, 5)}, split{20, 10, 10, -1, 140, "b", 5}},
+		"judged, and bound by a promise": {[]schema.Event{event(103, "b", schema.EventJudged, 4)},
+			split{unmeasured, unmeasured, unmeasured, unmeasured, schema.Never, "", 0}},
 		"the reign in force is no failover": {[]schema.Event{event(120, "a", schema.EventPromoted, 4)},
 			split{unmeasured, unmeasured, unmeasured, unmeasured, schema.Never, "", 0}},
 	} {

@@ -30,7 +30,7 @@ type report struct {
 func newReport(ctx context.Context, set settings, o options) *report {
 	return &report{
 		At: time.Now().UTC(), Machine: machine(), Versions: versions(ctx, set), faults: o.faults,
-		Command: strings.Join(append([]string{"go run ./bench"}, os.Args[1:]...), " "),
+		Command: o.command(),
 	}
 }
 

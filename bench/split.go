@@ -31,6 +31,7 @@ const unmeasured time.Duration = -1 << 62
 func splitOf(events []schema.Event, fault schema.Instant, before schema.Epoch) split {
 	s := split{Detect: unmeasured, Elect: unmeasured, Promote: unmeasured, Reroute: unmeasured}
 	var detected, elected, rerouted schema.Instant
+	idle := false // the lease was counted as dead, and nothing came of it: a promise may have bound the judge
 	for _, e := range events {
 		if e.At < fault {
 			continue
@@ -38,7 +39,7 @@ func splitOf(events []schema.Event, fault schema.Instant, before schema.Epoch) s
 		switch e.Kind {
 		case schema.EventCrashed, schema.EventJudged, schema.EventReleased:
 			if detected == schema.Never {
-				detected = e.At
+				detected, idle = e.At, e.Kind == schema.EventJudged
 			}
 		case schema.EventElected:
 			if elected == schema.Never && e.Epoch > before {
@@ -53,6 +54,9 @@ func splitOf(events []schema.Event, fault schema.Instant, before schema.Epoch) s
 				rerouted = e.At
 			}
 		}
+	}
+	if idle && s.PromotedAt == schema.Never {
+		detected = schema.Never
 	}
 	between := func(from, to schema.Instant) time.Duration {
 		if from == schema.Never || to == schema.Never {

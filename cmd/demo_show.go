@@ -259,9 +259,10 @@ func writePassfile(name, password string, addresses ...string) error {
 	return os.WriteFile(name, []byte(b.String()), 0o600)
 }
 
-// connURL is a connection URL with a password file (libpq, 34.1.1.2).
+// connURL is a connection URL with a password file (libpq, 34.1.1.2). libpq takes a plus sign for itself.
 func connURL(address, passfile string) string {
-	return "postgresql://postgres@" + address + "/postgres?passfile=" + strings.ReplaceAll(url.PathEscape(passfile), "%2F", "/")
+	escaped := strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(passfile))
+	return "postgresql://postgres@" + address + "/postgres?passfile=" + escaped
 }
 
 // program is how a program of PostgreSQL's is called from a shell.
