@@ -45,7 +45,6 @@ const (
 	DeadlineFromReply       Mutation = "deadline counted from the reply"
 	NoMargin                Mutation = "no margin"
 	TakeOverUnconditionally Mutation = "takeover without its condition"
-	JudgeWithoutRead        Mutation = "judged without a later read"
 	ReleaseEarly            Mutation = "released before postgres has stopped"
 	NoFence                 Mutation = "no fence"
 	PromiseAnything         Mutation = "promises given by whoever may take over"
@@ -72,6 +71,9 @@ func Run(o Options) Result {
 	w.runUntil(moment(15 * time.Second)) // to bootstrap
 	if o.Faults > 0 {
 		w.scheduleFault()
+	}
+	if o.Late {
+		w.after(w.between(0, o.Length), w.nodes[o.Members-1].boot)
 	}
 	w.runUntil(moment(15*time.Second + o.Length))
 	w.o.Faults = 0

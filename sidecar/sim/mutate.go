@@ -8,12 +8,6 @@ import (
 	"howdah/sidecar/decide"
 )
 
-// Mutations are the rules that can be broken, each of which the checks must notice.
-var Mutations = []Mutation{
-	DeadlineFromReply, NoMargin, TakeOverUnconditionally, JudgeWithoutRead, ReleaseEarly, NoFence, PromiseAnything, PromiseForgotten,
-	EpochForgotten, StrangersStand, SameTimeline,
-}
-
 // mutate breaks a rule of package decide by showing it what is not so, just before it decides.
 func (n *node) mutate() {
 	l := &n.obs.Lock
@@ -22,10 +16,6 @@ func (n *node) mutate() {
 	case NoMargin: // a lease so much shorter that with its margin it is no longer than the holder's
 		if foreign && l.Leader.Lease.D() == 3*time.Second {
 			l.Leader.Lease = schema.Duration(2500 * time.Millisecond)
-		}
-	case JudgeWithoutRead:
-		if foreign {
-			l.AskedAt = n.obs.Now
 		}
 	case ReleaseEarly:
 		if r := n.memory.Reign; r.Active && (r.HandOver != "" || n.memory.Switch.Step == decide.StepStop) && n.pg.running() {
@@ -46,4 +36,9 @@ func (n *node) mutate() {
 			l.Leader.Members = append(slices.Clone(l.Leader.Members), n.name)
 		}
 	}
+}
+
+// spare leaves out the actions that a mutation does not carry out.
+func (n *node) spare(a decide.Action) bool {
+	return n.w.o.Mutate == ReleaseEarly && (a.Kind == decide.StopNow || a.Kind == decide.StopFast)
 }

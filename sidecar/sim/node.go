@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -42,7 +43,11 @@ func newNode(w *World, name string) *node {
 	n.clock = clock{w: w, offset: schema.Instant(w.between(time.Hour, 100*time.Hour)), rate: 0.98 + 0.04*w.rng.Float64()}
 	n.pg = &postgres{n: n, state: decide.ProcessStopped}
 	n.saved = decide.Record{Cluster: "c", Name: name}
-	w.after(w.between(0, time.Second), n.boot)
+	w.after(w.between(0, time.Second), func() {
+		if !w.o.Late || name != fmt.Sprintf("pg%d", w.o.Members) {
+			n.boot()
+		}
+	})
 	var receive func()
 	receive = func() {
 		n.host(n.pg.connect)
@@ -207,6 +212,9 @@ func (n *node) turn() {
 		n.w.tell("%s: %s (epoch %d) %s", n.name, e.Kind, e.Epoch, e.Detail)
 	}
 	for _, a := range plan.Actions {
+		if n.spare(a) {
+			continue
+		}
 		n.obs.Busy[a.Kind.Slot()] = a.Kind
 		if a.Kind != decide.Renew && a.Kind != decide.Arm && a.Kind != decide.RenewSession && a.Kind != decide.ReadLeader {
 			n.w.tell("%s: %s: %s", n.name, a, a.Why)

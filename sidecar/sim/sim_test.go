@@ -19,7 +19,7 @@ var (
 )
 
 func options(seed uint64) Options {
-	return Options{Seed: seed, Members: 3 + 2*int(seed%2), Length: 40 * time.Second, Quiet: 40 * time.Second, Faults: *often}
+	return Options{Seed: seed, Members: 3 + 2*int(seed%2), Length: 40 * time.Second, Quiet: 40 * time.Second, Faults: *often, Late: seed%5 == 0}
 }
 
 // TestSeeds runs random faults; I1 to I3, I7, corruption and liveness are checked as things happen.
@@ -62,15 +62,63 @@ func TestSeeds(t *testing.T) {
 	t.Logf("%d seeds: %d reigns, %d writes acknowledged, %d of them lost to asynchronous failovers", *seeds, reigns.Load(), acked.Load(), missing.Load())
 }
 
-// TestMutations proves that the checks can fail: each broken rule is caught within a few hundred seeds.
+// TestNothingIsLost runs what must not cost a single acknowledged write, although replication is asynchronous, and
+// what must not even change the primary.
+func TestNothingIsLost(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		kinds  []Fault
+		reigns int // at most; zero: any number
+	}{
+		{"switchovers", []Fault{Switchover}, 0},
+		{"launchers restarted in order", []Fault{LaunchEnding}, 0},
+		{"consul comes and goes", []Fault{ConsulAway}, 1},
+		{"sessions expire", []Fault{SessionGone}, 1},
+		{"postmasters are killed now and then", []Fault{PostmasterKill}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= 60; seed++ {
+				o := options(seed)
+				o.Kinds, o.Late = c.kinds, false
+				if c.kinds[0] == PostmasterKill { // one that crashes again and again hands over instead
+					o.Faults = 25 * time.Second
+				}
+				r := Run(o)
+				if len(r.Violations) > 0 || r.Missing > 0 || c.reigns > 0 && r.Reigns > c.reigns {
+					t.Fatalf("seed %d: %v; %d of %d acknowledged writes lost in %d reigns", seed, r.Violations, r.Missing, r.Acked, r.Reigns)
+				}
+			}
+		})
+	}
+}
+
+// TestMutations proves that the checks can fail: each broken rule is caught within a few hundred seeds of the faults
+// that it is there for. That a takeover be preceded by a later read is not among them: the condition in its
+// transaction alone keeps it safe, and the read only spares a refusal.
 func TestMutations(t *testing.T) {
-	for _, m := range Mutations {
-		t.Run(string(m), func(t *testing.T) {
+	for _, c := range []struct {
+		mutation Mutation
+		kinds    []Fault
+		late     bool
+	}{
+		{DeadlineFromReply, []Fault{SlowNetwork, SidecarHang, HostFreeze}, false},
+		{NoMargin, []Fault{CutFromConsul, SidecarCrash, CutFromAll}, false},
+		{TakeOverUnconditionally, nil, false},
+		{ReleaseEarly, []Fault{Switchover}, false},
+		{NoFence, nil, false},
+		{PromiseAnything, []Fault{CutFromConsul, ConsulAway, SlowNetwork}, false},
+		{PromiseForgotten, []Fault{CutFromConsul, ConsulAway}, false},
+		{EpochForgotten, nil, false},
+		{StrangersStand, []Fault{CutFromConsul}, true},
+		{SameTimeline, nil, false},
+	} {
+		t.Run(string(c.mutation), func(t *testing.T) {
 			t.Parallel()
 			const enough = 600
 			for seed := uint64(1); seed <= enough; seed++ {
 				o := options(seed)
-				o.Mutate, o.Faults = m, 2*time.Second
+				o.Mutate, o.Faults, o.Kinds, o.Late = c.mutation, 2*time.Second, c.kinds, c.late
 				if r := Run(o); len(r.Violations) > 0 {
 					t.Logf("seed %d: %s", seed, r.Violations[0])
 					return
