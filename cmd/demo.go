@@ -124,10 +124,8 @@ func interrupted(ctx context.Context, err error) error {
 
 // prepare finds or starts all that the cluster needs, and makes sure of what can be known before anything runs.
 func (c *Demo) prepare(ctx context.Context, p *place) (_ *local.Cluster, closeLock func(), err error) {
-	for flag, address := range map[string]string{"router-listen": c.RouterListen, "router-ro-listen": c.RouterROListen} {
-		if err := local.Free(address); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w; stop what listens there, or choose another address with --%s", flag, err, flag)
-		}
+	if err := errors.Join(portFree("router-listen", c.RouterListen), portFree("router-ro-listen", c.RouterROListen)); err != nil {
+		return nil, nil, err
 	}
 	bin := c.BinDir
 	if bin == "" {
@@ -164,6 +162,13 @@ func (c *Demo) prepare(ctx context.Context, p *place) (_ *local.Cluster, closeLo
 		return nil, nil, err
 	}
 	return cluster, closeLock, nil
+}
+
+func portFree(flag, address string) error {
+	if err := local.Free(address); err != nil {
+		return fmt.Errorf("%s: %w; stop what listens there, or choose another address with --%s", flag, err, flag)
+	}
+	return nil
 }
 
 // members names the cluster and its members: those of the data that are there.
