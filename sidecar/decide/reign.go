@@ -27,6 +27,9 @@ func (d *decision) reign() {
 	case r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping:
 		d.serve()
 	}
+	if !d.m.Reign.Active {
+		return // it has just ended
+	}
 	d.renew()
 	d.arm()
 	d.askPromises()

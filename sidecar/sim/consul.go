@@ -108,6 +108,9 @@ func (c *consul) lock(l schema.Leader) (schema.LockView, answer) {
 	if c.sessions[l.Session] == nil {
 		return schema.LockView{}, refused
 	}
+	if l.Epoch < c.leader.Leader.Epoch || l.Epoch == 0 {
+		c.w.violate("I3", "%s writes epoch %d over epoch %d", l.Member, l.Epoch, c.leader.Leader.Epoch)
+	}
 	c.leader = schema.LockView{Known: true, Exists: true, Session: l.Session, Leader: l}
 	c.leader.Index = c.change()
 	return c.leader, done
