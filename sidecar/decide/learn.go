@@ -124,10 +124,12 @@ func (d *decision) learnOutcome(out Outcome) {
 	case Renew:
 		d.learnRenew(out)
 	case Release:
+		if out.Result == OK {
+			d.note(schema.EventReleased, out.Action.Leader.Epoch, "%s", out.Action.Why)
+		}
 		if out.Result == OK && d.m.Reign.Active {
-			d.note(schema.EventReleased, d.m.Reign.Epoch, "%s", out.Action.Why)
 			d.endReign("released: " + out.Action.Why)
-		} else {
+		} else { // also where the watch told of the release before the answer did
 			d.m.ReadAt = schema.Never
 		}
 	case AskPromises:
@@ -200,6 +202,10 @@ func (d *decision) learnSeize(out Outcome) {
 		d.m.SeizeFailedAt = schema.Never
 		deadline := out.View.AskedAt.Add(l.Lease.D())
 		if r := &d.m.Reign; r.Active && r.Epoch == l.Epoch { // taken again after our session had expired
+			if r.RenewedAt == schema.Never { // the watch told of the takeover before the answer did, and it was adopted
+				r.Why = out.Action.Why
+				d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
+			}
 			r.Session, r.Index, r.RenewedAt = l.Session, out.View.Index, out.View.AskedAt
 			r.Deadline = schema.Latest(r.Deadline, deadline)
 			r.Written, r.Attempted, r.WrittenPhase = l.Members, nil, l.Phase
