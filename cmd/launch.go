@@ -26,14 +26,17 @@ type Launch struct {
 	// Socket is the unix socket to listen on; DataDir Postgres's data directory; BinDir the directory of the
 	// postgres program, empty for the only one installed; PostgresSocketDir where Postgres puts its own socket.
 	Socket, DataDir, BinDir, PostgresSocketDir string
-	Log                                        LogOptions
+	// Watchdog is off, automatic or required, see launch.WatchdogMode; WatchdogDevice its device.
+	Watchdog, WatchdogDevice string
+	Log                      LogOptions
 
 	stdio Stdio
 }
 
 // NewLaunch returns a Launch with its defaults.
 func NewLaunch(stdio Stdio) *Launch {
-	return &Launch{Socket: defaultLaunchSocket, PostgresSocketDir: defaultPostgresSocketDir, Log: defaultLog(), stdio: stdio}
+	return &Launch{Socket: defaultLaunchSocket, PostgresSocketDir: defaultPostgresSocketDir,
+		Watchdog: string(launch.WatchdogOff), WatchdogDevice: launch.DefaultWatchdogDevice, Log: defaultLog(), stdio: stdio}
 }
 
 // Declare implements Command.
@@ -44,6 +47,10 @@ func (l *Launch) Declare(s *options.Set) {
 	s.String(&l.PostgresSocketDir, "postgres-socket-dir", "where Postgres puts its unix socket", options.Required, absolute)
 	s.Group("Launcher")
 	s.String(&l.Socket, "socket", "the unix socket for the sidecar", options.Required, absolute)
+	s.Group("Watchdog")
+	s.String(&l.Watchdog, "watchdog", "whether a device resets the machine when this launcher no longer keeps a primary's deadline: off, automatic (where there is one), required (no primary without)",
+		options.OneOf(string(launch.WatchdogOff), string(launch.WatchdogAutomatic), string(launch.WatchdogRequired)))
+	s.String(&l.WatchdogDevice, "watchdog-device", "its device, which this user must be allowed to write to", absolute)
 	l.Log.declare(s)
 }
 
@@ -52,6 +59,13 @@ func (l *Launch) Validate() error { return options.Validate(l) }
 
 // Run implements Command.
 func (l *Launch) Run(ctx context.Context) error {
+	if launch.IsInit() {
+		status, err := launch.Init()
+		if err != nil {
+			return err
+		}
+		os.Exit(status) // nothing else runs here
+	}
 	log, err := l.Log.logger(l.stdio.Err)
 	if err != nil {
 		return err
@@ -63,6 +77,7 @@ func (l *Launch) Run(ctx context.Context) error {
 	server, err := launch.NewServer(launch.Options{
 		Socket: l.Socket, DataDir: l.DataDir, BinDir: binDir, PostgresSocketDir: l.PostgresSocketDir,
 		PostgresLog: l.stdio.Err, Now: boottime.Now, Log: log.Named("launch"),
+		Watchdog: launch.WatchdogMode(l.Watchdog), WatchdogDevice: l.WatchdogDevice,
 	})
 	if err != nil {
 		return err

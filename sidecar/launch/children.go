@@ -171,6 +171,16 @@ func (c *children) signal(ch *child, sig unix.Signal) error {
 	return unix.Kill(ch.pid, sig)
 }
 
+// pidfd returns a pidfd of ch, which names it for good; ESRCH once it was reaped.
+func (c *children) pidfd(ch *child) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.live[ch.pid]; !ok {
+		return -1, unix.ESRCH
+	}
+	return unix.PidfdOpen(ch.pid, 0)
+}
+
 // ofJob reports whether s belongs to a job rather than to Postgres: by its process group, or because it is
 // a fork on its way to exec.
 func (c *children) ofJob(s procStat) bool {

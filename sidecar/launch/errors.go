@@ -30,6 +30,8 @@ var (
 	ErrNoJob = errors.New("no such job")
 	// ErrEnding: the launcher was told to end and starts nothing any more.
 	ErrEnding = errors.New("launcher is ending")
+	// ErrWatchdog: a watchdog is required and cannot be had, so nothing may run as a primary here.
+	ErrWatchdog = errors.New("no watchdog")
 	// ErrUnreachable (Client only): nobody answers on the socket; nothing was sent.
 	ErrUnreachable = errors.New("launcher is unreachable")
 )
@@ -49,6 +51,7 @@ var refusals = []struct {
 	{"wrong_role", http.StatusConflict, ErrWrongRole},
 	{"busy", http.StatusConflict, ErrBusy},
 	{"no_job", http.StatusNotFound, ErrNoJob},
+	{"watchdog", http.StatusServiceUnavailable, ErrWatchdog},
 	{"ending", http.StatusServiceUnavailable, ErrEnding},
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,13 +47,22 @@ func (a *alarm) wait() error {
 }
 
 // guard is the fence: one thread that sleeps until the next deadline and then sends what is due. On
-// that way there is no log, and no lock that anybody holds while blocking.
+// that way there is no log, and no lock that anybody holds while blocking. Behind it stands the kernel: should the
+// thread not run, deadman kills this process and the tripwire kills Postgres.
 type guard struct {
-	s     *Server
-	alarm *alarm
-	tree  striker
-	over  atomic.Bool
-	done  chan struct{}
+	s       *Server
+	alarm   *alarm
+	deadman *deadman
+	tree    striker
+	// wire is the running postmaster's; nil without one. acting is set while the thread uses what it loaded
+	// from wire without a lock, and whoever takes wire away waits for its end before closing it.
+	wire   atomic.Pointer[tripwire]
+	acting atomic.Bool
+
+	refresh chan struct{} // asks follow for a refresh at once
+	over    atomic.Bool
+	quit    chan struct{}
+	done    sync.WaitGroup
 }
 
 func (s *Server) newGuard() (*guard, error) {
@@ -60,18 +70,101 @@ func (s *Server) newGuard() (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guard{s: s, alarm: a, tree: striker{children: s.children}, done: make(chan struct{})}, nil
+	d, err := newDeadman()
+	if err != nil {
+		_ = unix.Close(a.fd)
+		return nil, err
+	}
+	return &guard{s: s, alarm: a, deadman: d, tree: striker{children: s.children}, refresh: make(chan struct{}, 1), quit: make(chan struct{})}, nil
+}
+
+func (g *guard) start() {
+	g.done.Go(g.run)
+	g.done.Go(g.follow)
 }
 
 func (g *guard) stop() {
 	g.over.Store(true)
+	close(g.quit)
 	_ = g.alarm.set(1)
-	<-g.done
+	g.done.Wait()
+	g.deadman.close()
 	_ = unix.Close(g.alarm.fd)
 }
 
+// schedule sets all timers by the state of the launcher. Server.mu is held. On an error those that were in force
+// before may still be, and they go off earlier.
+func (g *guard) schedule(now schema.Instant) error {
+	m, kill := &g.s.m, schema.Never
+	if m.armed {
+		kill = m.deadline.Add(FenceGrace)
+	}
+	// Only the rounds of the fence move the timer any more once the deadline was reached.
+	if !m.fencing || !m.armed {
+		at := schema.Never
+		if m.armed {
+			at = m.deadline.Add(DeadmanAfter)
+		}
+		if err := g.deadman.set(at); err != nil {
+			return err
+		}
+	}
+	if w := g.wire.Load(); w != nil {
+		w.killAt.Store(int64(kill))
+	}
+	select {
+	case g.refresh <- struct{}{}:
+	default:
+	}
+	return g.alarm.set(m.wake(now))
+}
+
+// follow keeps the tripwire tied to the processes of an armed Postgres.
+func (g *guard) follow() {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	var said *tripwire
+	for {
+		select {
+		case <-tick.C:
+		case <-g.refresh:
+		case <-g.quit:
+			return
+		}
+		w := g.wire.Load()
+		if w == nil || w.killAt.Load() == int64(schema.Never) {
+			continue
+		}
+		if err := w.refresh(); err != nil && said != w {
+			said = w
+			g.s.log.Warn("some processes of Postgres are not killed by the kernel should the launcher freeze or die; the fence itself is not touched by this", zap.Error(err))
+		}
+	}
+}
+
+// release takes the tripwire away from the fence and closes it.
+func (g *guard) release() {
+	w := g.wire.Swap(nil)
+	if w == nil {
+		return
+	}
+	for g.acting.Load() { // a few system calls
+		runtime.Gosched()
+	}
+	w.close()
+}
+
+// first is what the thread does before anything else: nothing in it waits for a lock, for memory or for /proc, so
+// that backends that were frozen together with the launcher get as little time as can be.
+func (g *guard) first() {
+	g.acting.Store(true)
+	defer g.acting.Store(false)
+	if w := g.wire.Load(); w != nil && w.due(g.s.o.Now()) {
+		w.spring()
+	}
+}
+
 func (g *guard) run() {
-	defer close(g.done)
 	runtime.LockOSThread() // never unlocked: its priority must not pass to another goroutine
 	g.prefer()
 	g.tree.strike(nil, 0) // walk the way once, so that its pages are in memory when the disk hangs
@@ -88,6 +181,7 @@ func (g *guard) run() {
 
 func (g *guard) strike() {
 	s := g.s
+	g.first()
 	s.striking.Lock()
 	defer s.striking.Unlock()
 	s.mu.Lock()
@@ -97,6 +191,7 @@ func (g *guard) strike() {
 	deadline, pm := s.m.deadline, s.postmaster
 	err := g.alarm.set(s.m.wake(now))
 	first := s.m.fencing && !fenced
+	overdue := s.m.armed && deadline.Add(FenceGrace).Reached(now)
 	s.mu.Unlock()
 	if err != nil {
 		panic(err)
@@ -105,12 +200,21 @@ func (g *guard) strike() {
 	case forceQuit:
 		g.tree.strike(pm, unix.SIGQUIT)
 	case forceKill:
-		g.tree.strike(pm, unix.SIGKILL)
+		g.tree.shoot(pm, unix.SIGKILL)
+		if overdue {
+			// The thread runs, and all that could accept a write has been killed: time for the walk of /proc and
+			// for the next rounds.
+			if err := g.deadman.set(s.o.Now().Add(DeadmanAfter)); err != nil {
+				panic(err)
+			}
+		}
+		g.tree.sweep(unix.SIGKILL)
 	}
 	if first {
 		took := s.o.Now().Sub(now)
 		go func() { // a log that is stuck must not stop the next round
 			s.touch()
+			s.watchdog.ping(0)
 			s.log.Error("the deadline has passed: Postgres is being killed", zap.Uint64("epoch", uint64(s.epoch())),
 				zap.Duration("late", now.Sub(deadline)), zap.Duration("took", took), zap.Bool("without_grace", due == forceKill))
 		}()
@@ -156,15 +260,26 @@ const strikeRounds = 20
 // one round. The postmaster is stopped first, or told to shut down, either way it forks no more; it dies
 // after its children, because its death would hide them from the kernel's quick list.
 func (k *striker) strike(pm *child, sig unix.Signal) (none bool) {
-	if pm != nil {
-		first := sig
-		if sig == unix.SIGKILL {
-			first = unix.SIGSTOP
-		}
-		_ = k.children.signal(pm, first)
-		k.procs.children(pm.pid, func(pid int) { _ = unix.Kill(pid, sig) })
-		_ = k.children.signal(pm, sig)
+	k.shoot(pm, sig)
+	return k.sweep(sig)
+}
+
+// shoot is the quick part: the postmaster and its children as the kernel lists them.
+func (k *striker) shoot(pm *child, sig unix.Signal) {
+	if pm == nil {
+		return
 	}
+	first := sig
+	if sig == unix.SIGKILL {
+		first = unix.SIGSTOP
+	}
+	_ = k.children.signal(pm, first)
+	k.procs.children(pm.pid, func(pid int) { _ = unix.Kill(pid, sig) })
+	_ = k.children.signal(pm, sig)
+}
+
+// sweep is the thorough part, which walks the process table.
+func (k *striker) sweep(sig unix.Signal) (none bool) {
 	empty := 0
 	for range strikeRounds {
 		found, err := k.procs.tree(os.Getpid(), k.children.ofJob)

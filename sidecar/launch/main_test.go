@@ -59,6 +59,13 @@ func TestMain(m *testing.M) {
 }
 
 func helper(raw string) int {
+	if IsInit() {
+		status, err := Init()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		return status
+	}
 	os.Unsetenv(helperEnv)
 	var o Options
 	if err := json.Unmarshal([]byte(raw), &o); err != nil {
@@ -252,11 +259,18 @@ func (r *rig) launchWith(change func(*exec.Cmd)) {
 
 func (r *rig) helperCommand() *exec.Cmd {
 	raw, err := json.Marshal(map[string]any{"Socket": r.options.Socket, "DataDir": r.options.DataDir, "BinDir": r.options.BinDir,
-		"PostgresSocketDir": r.options.PostgresSocketDir, "StopTimeout": r.options.StopTimeout})
+		"PostgresSocketDir": r.options.PostgresSocketDir, "StopTimeout": r.options.StopTimeout,
+		"Watchdog": r.options.Watchdog, "WatchdogDevice": r.options.WatchdogDevice})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	cmd := shared.command(shared.binary)
+	// Real-time priority for the fence, as the service file's LimitRTPRIO grants it.
+	header, caps := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	r.must(unix.Capget(&header, &caps[0]))
+	if caps[0].Permitted&(1<<unix.CAP_SYS_NICE) != 0 {
+		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_SYS_NICE}
+	}
 	cmd.Env = append(os.Environ(), helperEnv+"="+string(raw), "HOWDAH_SECRET=not for children",
 		"PATH=/usr/bin:/bin") // not PostgreSQL's folder: its programs must find one another without
 	cmd.Stdout, cmd.Stderr = r.log, r.log

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -79,8 +80,15 @@ func (s *Server) start(r StartRequest) error {
 		return fmt.Errorf("no standard input for Postgres: %w", err)
 	}
 	defer null.Close()
+	if r.Role == schema.RolePrimary {
+		if err := s.watchdog.guard(r.Deadline.Sub(s.o.Now())); err != nil {
+			out.Close()
+			return err
+		}
+	}
 	if err := s.begin(r, dir); err != nil {
 		out.Close()
+		s.unwatch()
 		return err
 	}
 	pm, err := s.children.start(filepath.Join(s.o.BinDir, "postgres"), args, &syscall.ProcAttr{
@@ -114,9 +122,9 @@ func (s *Server) begin(r StartRequest, dir signals) error {
 	if err := s.m.start(r, dir, long, now); err != nil {
 		return err
 	}
-	if err := s.guard.alarm.set(s.m.wake(now)); err != nil {
+	if err := s.guard.schedule(now); err != nil {
 		s.m = before
-		return err
+		return errors.Join(err, s.guard.schedule(now))
 	}
 	s.postmaster, s.startedAt, s.exitDetail = nil, now, ""
 	s.bump()
@@ -128,6 +136,13 @@ func (s *Server) forked(pm *child) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.postmaster = pm
+	w, err := newTripwire(s.children, pm)
+	if err != nil {
+		go s.log.Warn("Postgres will not be killed by the kernel itself should the launcher freeze or die; the fence is not touched by this", zap.Error(err))
+	} else {
+		s.guard.wire.Store(w)
+		_ = s.guard.schedule(s.o.Now()) // the timers were set before the fork; this gives the wire its moment
+	}
 	switch {
 	case s.m.fencing:
 		_ = s.children.signal(pm, unix.SIGKILL)
@@ -166,11 +181,13 @@ func (s *Server) ended(detail string) {
 	s.mu.Lock()
 	s.m.gone()
 	s.postmaster, s.exitDetail = nil, detail
-	err := s.guard.alarm.set(schema.Never)
+	err := s.guard.schedule(s.o.Now())
+	s.guard.release()
 	process := s.m.process
 	s.bump()
 	s.mu.Unlock()
 	s.striking.Unlock()
+	s.watchdog.disarm()
 	s.log.Info("postgres ended", zap.String("process", string(process)), zap.String("detail", detail), zap.Error(err))
 }
 
@@ -214,22 +231,42 @@ func (s *Server) reload() error {
 }
 
 func (s *Server) arm(r armRequest) error {
+	if err := checkClock(r.ClientNow, s.o.Now()); err != nil {
+		return err
+	}
+	err := s.watchdog.guard(r.Deadline.Sub(s.o.Now())) // not under mu: a device may be slow
+	if err == nil {
+		err = s.extend(r)
+	}
+	if err != nil {
+		s.unwatch()
+		return err
+	}
+	s.watchdog.ping(r.Deadline.Sub(s.o.Now()))
+	return nil
+}
+
+// unwatch disarms the watchdog after a refusal, unless a primary runs that was armed before.
+func (s *Server) unwatch() {
+	s.mu.Lock()
+	armed := s.m.armed
+	s.mu.Unlock()
+	if !armed {
+		s.watchdog.disarm()
+	}
+}
+
+func (s *Server) extend(r armRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	armed, epoch, now := s.m.armed, s.m.epoch, s.o.Now()
-	if err := checkClock(r.ClientNow, now); err != nil {
-		return err
-	}
 	if err := s.m.arm(r.Epoch, r.Deadline, now); err != nil {
 		return err
 	}
 	if armed != s.m.armed || epoch != s.m.epoch {
 		s.bump()
 	}
-	if err := s.guard.alarm.set(s.m.wake(now)); err != nil {
-		return err // the earlier deadline's timer is still set, so the fence errs on the early side
-	}
-	return nil
+	return s.guard.schedule(now) // after an error earlier timers are still set, so the fence errs on the early side
 }
 
 // checkClock refuses an Instant that cannot have been read from our clock a moment ago.

@@ -32,6 +32,9 @@ type Options struct {
 	BinDir string
 	// PostgresSocketDir becomes unix_socket_directories; empty leaves PostgreSQL's own.
 	PostgresSocketDir string
+	// Watchdog says whether WatchdogDevice, empty for DefaultWatchdogDevice, guards a primary; empty means WatchdogOff.
+	Watchdog       WatchdogMode
+	WatchdogDevice string
 	// StopTimeout bounds the fast stop when the launcher is told to end; 0 means StopTimeout's default.
 	StopTimeout time.Duration
 	// PostgresLog gets the postmaster's output; nil means standard error.
@@ -49,6 +52,7 @@ type Server struct {
 	major    int
 	children *children
 	guard    *guard
+	watchdog *watchdog
 	lines    *lines
 
 	// striking is held by the fence from its decision to its last signal, and to declare that nothing of Postgres
@@ -81,6 +85,16 @@ func NewServer(o Options) (*Server, error) {
 	if o.StopTimeout == 0 {
 		o.StopTimeout = StopTimeout
 	}
+	if o.WatchdogDevice == "" {
+		o.WatchdogDevice = DefaultWatchdogDevice
+	}
+	switch o.Watchdog {
+	case "":
+		o.Watchdog = WatchdogOff
+	case WatchdogOff, WatchdogAutomatic, WatchdogRequired:
+	default:
+		return nil, fmt.Errorf("watchdog: %q; want off, automatic or required", o.Watchdog)
+	}
 	if os.Geteuid() == 0 {
 		return nil, errors.New("howdah launch runs Postgres, which refuses root: run it as the owner of the data directory, for example postgres")
 	}
@@ -106,7 +120,8 @@ func NewServer(o Options) (*Server, error) {
 	o.DataDir = dir
 	return &Server{
 		o: o, log: o.Log, children: newChildren(), lines: &lines{through: o.PostgresLog},
-		m: machine{process: ProcessStopped}, seq: uint64(o.Now()), changed: make(chan struct{}),
+		watchdog: newWatchdog(o),
+		m:        machine{process: ProcessStopped}, seq: uint64(o.Now()), changed: make(chan struct{}),
 	}, nil
 }
 
@@ -130,6 +145,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
 		return fmt.Errorf("/proc belongs to another pid namespace or is not mounted (it says %q, want %d, error %v); mount it, without it Postgres cannot be stopped safely", self, os.Getpid(), err)
 	}
+	if IsInit() {
+		return errors.New("the launcher is PID 1 here, which the kernel's timers cannot kill: a frozen launcher would not be fenced; run it by an init (howdah launch is its own)")
+	}
 	lock, err := lockDataDir(s.o.DataDir)
 	if err != nil {
 		return err
@@ -148,12 +166,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.guard, err = s.newGuard(); err != nil {
 		return err
 	}
-	go s.guard.run()
+	s.guard.start()
 	defer s.guard.stop()
 	// Before anything is served: nobody holds the deadline of a Postgres that an earlier launcher left.
 	if err := s.stopPredecessor(ctx); err != nil {
 		return err
 	}
+	s.watchdog.calm()
 	if s.major, err = s.readMajor(ctx); err != nil {
 		return err
 	}

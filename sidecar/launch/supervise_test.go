@@ -235,7 +235,7 @@ func TestPID1(t *testing.T) {
 		}
 		c.Args = append(namespace, c.Path)
 		c.Path = "/usr/bin/unshare"
-		c.SysProcAttr.Credential = nil
+		c.SysProcAttr.Credential, c.SysProcAttr.AmbientCaps = nil, nil
 	})
 	var p procs
 	below := func(parent int) (pids []int) {
@@ -247,7 +247,8 @@ func TestPID1(t *testing.T) {
 		}))
 		return pids
 	}
-	launcher := below(r.cmd.Process.Pid)[0] // as seen from outside
+	first := below(r.cmd.Process.Pid)[0] // as seen from outside
+	launcher := below(first)[0]
 	r.primary(1, time.Minute)
 	if s, err := r.Status(r.ctx()); err != nil || s.PID > 100 {
 		t.Errorf("not in a pid namespace of its own: %+v, %v", s, err)
@@ -258,7 +259,7 @@ func TestPID1(t *testing.T) {
 	r.must(err)
 	r.eventually("the orphan comes to the launcher", func() bool { return len(below(launcher)) == 2 })
 	r.eventually("the orphan is reaped", func() bool { return len(below(launcher)) == 1 })
-	r.must(unix.Kill(launcher, unix.SIGTERM))
+	r.must(unix.Kill(first, unix.SIGTERM))
 	select {
 	case <-r.exited:
 	case <-time.After(10 * time.Second):
@@ -283,7 +284,7 @@ func TestForeignProcRefused(t *testing.T) {
 		c.Args = []string{"unshare", "--pid", "--fork", "--kill-child", "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", c.Path}
 	}
 	c.Path = "/usr/bin/unshare"
-	c.SysProcAttr.Credential = nil
+	c.SysProcAttr.Credential, c.SysProcAttr.AmbientCaps = nil, nil
 	if err := c.Run(); err == nil || !strings.Contains(r.log.String(), "/proc belongs to another pid namespace") {
 		t.Errorf("%v: %s", err, r.log)
 	}
