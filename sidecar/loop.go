@@ -210,9 +210,8 @@ func wake(c chan struct{}) {
 // The request is checked here so that whoever asks learns at once why it cannot be.
 func (s *Sidecar) Switchover(ctx context.Context, to string) error {
 	type answer struct {
-		req   schema.Request
-		index uint64
-		err   error
+		req schema.Request
+		err error
 	}
 	c := make(chan answer, 1)
 	if !s.loop.post(func() {

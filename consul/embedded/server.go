@@ -103,6 +103,13 @@ func (s *Server) handle(pattern string, f func(w http.ResponseWriter, r *http.Re
 	})
 }
 
+// consulError is an error in Consul's own words, which begin with a capital.
+type consulError string
+
+func (e consulError) Error() string { return string(e) }
+
+func asConsul(format string, args ...any) error { return consulError(fmt.Sprintf(format, args...)) }
+
 func refuseParameters(r *http.Request) error {
 	q := r.URL.Query()
 	switch {
@@ -111,7 +118,7 @@ func refuseParameters(r *http.Request) error {
 	case q.Get("partition") != "":
 		return &httpError{400, `Invalid query parameter: "partition" - Partitions are a Consul Enterprise feature`}
 	case q.Get("dc") != "" && q.Get("dc") != datacenter:
-		return errors.New("No path to datacenter")
+		return asConsul("No path to datacenter")
 	case q.Has("stale") && q.Has("consistent"):
 		return &httpError{400, "Cannot specify ?stale with ?consistent, conflicting semantics."}
 	}

@@ -61,14 +61,14 @@ func parseSession(body []byte, node string) (*session, error) {
 		s.Behavior = "release"
 	case "release", "delete":
 	default:
-		return nil, fmt.Errorf("Invalid Behavior setting '%s'", s.Behavior)
+		return nil, asConsul("Invalid Behavior setting '%s'", s.Behavior)
 	}
 	if s.TTL != "" {
 		if s.ttl, err = time.ParseDuration(s.TTL); err != nil {
-			return nil, fmt.Errorf("Session TTL '%s' invalid: %v", s.TTL, err)
+			return nil, asConsul("Session TTL '%s' invalid: %v", s.TTL, err)
 		}
 		if s.ttl != 0 && (s.ttl < sessionTTLMin || s.ttl > sessionTTLMax) {
-			return nil, fmt.Errorf("Invalid Session TTL '%d', must be between [%v=%v]", s.ttl, sessionTTLMin, sessionTTLMax)
+			return nil, asConsul("Invalid Session TTL '%d', must be between [%v=%v]", s.ttl, sessionTTLMin, sessionTTLMax)
 		}
 	}
 	s.ID = newUUID()

@@ -74,7 +74,7 @@ func (s *store) precheck(o *op, now time.Time) error {
 	case o == nil:
 		return fmt.Errorf("unknown operation type")
 	case o.Key == "" && o.Verb != "delete-tree":
-		return fmt.Errorf("Must provide key")
+		return asConsul("Must provide key")
 	}
 	if _, known := verbs[o.Verb]; !known {
 		return fmt.Errorf("unknown KV operation: %s", o.Verb)

@@ -24,9 +24,7 @@ type Record struct {
 
 // Equal reports whether r and s say the same.
 func (r Record) Equal(s Record) bool {
-	m := slices.Equal(r.Members, s.Members)
-	r.Members, s.Members = nil, nil
-	return m && r.Cluster == s.Cluster && r.Name == s.Name && r.SystemID == s.SystemID &&
+	return slices.Equal(r.Members, s.Members) && r.Cluster == s.Cluster && r.Name == s.Name && r.SystemID == s.SystemID &&
 		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Session == s.Session
 }
 

@@ -29,7 +29,6 @@ const (
 type process struct {
 	name   string // for people: "pg1's sidecar"
 	log    string // path of its log
-	orphan syscall.Signal
 	make   func() *exec.Cmd
 	logger *zap.Logger
 
