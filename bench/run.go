@@ -51,6 +51,7 @@ type bench struct {
 	router  target
 	writer  *writer
 	ids     atomic.Int64
+	settled int                // how many of the writer's acknowledgements have been held against the table
 	stop    context.CancelFunc // of the writer
 	stopped chan struct{}
 }
@@ -121,6 +122,7 @@ func (b *bench) tables(ctx context.Context) error {
 // write starts the writer through the router.
 func (b *bench) write(ctx context.Context) {
 	ctx, b.stop = context.WithCancel(ctx)
+	b.settled = 0
 	b.writer = &writer{to: b.router, table: ledgerTable, ids: &b.ids}
 	b.stopped = make(chan struct{})
 	go func() {
@@ -209,7 +211,7 @@ func (b *bench) once(ctx context.Context, f fault) (result, error) {
 	if err := b.flowing(ctx); err != nil {
 		return result{}, err
 	}
-	before, errorsBefore := b.ids.Load(), b.writer.errorCounts()
+	errorsBefore := b.writer.errorCounts()
 	x := &injection{bench: b, old: old, epoch: look.Epoch(), at: boottime.Now()}
 	r := result{Fault: f.name, Victim: old.Name}
 	if err := f.inject(ctx, x); err != nil {
@@ -241,19 +243,17 @@ func (b *bench) once(ctx context.Context, f fault) (result, error) {
 	acks := direct.stop()
 	r.Zombies = zombies(acks, r.Split.PromotedAt)
 	r.DirectBefore = len(acks) - r.Zombies
-	return b.settle(ctx, r, x, before, end, errorsBefore)
+	return b.settle(ctx, r, x, end, errorsBefore)
 }
 
-// settle reads the ledger.
-func (b *bench) settle(ctx context.Context, r result, x *injection, before int64, end schema.Instant, errorsBefore map[string]int) (result, error) {
-	all := b.writer.ledger.all()
-	r.Gap = longestGap(all, x.at, end).length()
-	fresh := slices.DeleteFunc(all, func(a ack) bool { return a.ID <= before || a.At > end })
-	there, err := present(ctx, b.router, ledgerTable, before)
-	if err != nil {
+// settle reads the ledger: every row that was acknowledged since the last repetition must be there, also those from
+// before the fault, of which the newest may not have reached a standby.
+func (b *bench) settle(ctx context.Context, r result, x *injection, end schema.Instant, errorsBefore map[string]int) (result, error) {
+	r.Gap = longestGap(b.writer.ledger.all(), x.at, end).length()
+	var err error
+	if r.Acked, r.Missing, err = b.reconcile(ctx); err != nil {
 		return r, err
 	}
-	r.Acked, r.Missing = len(fresh), len(missing(fresh, there))
 	r.Errors = map[string]int{}
 	for kind, n := range b.writer.errorCounts() {
 		if n -= errorsBefore[kind]; n > 0 {
@@ -266,6 +266,21 @@ func (b *bench) settle(ctx context.Context, r result, x *injection, before int64
 		}
 	}
 	return r, nil
+}
+
+// reconcile holds what was acknowledged since it was called last against the table.
+func (b *bench) reconcile(ctx context.Context) (acked, lost int, err error) {
+	all := b.writer.ledger.all() // before the table is read: a row that is acknowledged meanwhile counts the next time
+	fresh := all[b.settled:]
+	if len(fresh) == 0 {
+		return 0, 0, nil
+	}
+	there, err := present(ctx, b.router, ledgerTable, fresh[0].ID-1)
+	if err != nil {
+		return 0, 0, err
+	}
+	b.settled = len(all)
+	return len(fresh), len(missing(fresh, there)), nil
 }
 
 // watch waits, after a failover, until the old primary is a standby, or 40 s have passed since the fault.
