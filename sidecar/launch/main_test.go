@@ -67,7 +67,10 @@ func helper(raw string) int {
 		return status
 	}
 	os.Unsetenv(helperEnv)
-	var o Options
+	var o struct {
+		Options
+		FakeIoctl bool
+	}
 	if err := json.Unmarshal([]byte(raw), &o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
@@ -78,8 +81,11 @@ func helper(raw string) int {
 	if o.Log, err = zap.NewDevelopment(); err != nil {
 		return 2
 	}
-	s, err := NewServer(o)
+	s, err := NewServer(o.Options)
 	if err == nil {
+		if o.FakeIoctl {
+			s.watchdog.setTimeout = func(_ *os.File, seconds int) (int, error) { return seconds, nil }
+		}
 		err = s.Run(ctx)
 	}
 	if err != nil {
@@ -160,9 +166,11 @@ type rig struct {
 	t       *testing.T
 	dir     string
 	options Options
-	cmd     *exec.Cmd
-	log     *logBuffer
-	exited  chan struct{}
+	// fakeIoctl: the watchdog device is a file, which knows no timeout.
+	fakeIoctl bool
+	cmd       *exec.Cmd
+	log       *logBuffer
+	exited    chan struct{}
 }
 
 type logBuffer struct {
@@ -260,7 +268,7 @@ func (r *rig) launchWith(change func(*exec.Cmd)) {
 func (r *rig) helperCommand() *exec.Cmd {
 	raw, err := json.Marshal(map[string]any{"Socket": r.options.Socket, "DataDir": r.options.DataDir, "BinDir": r.options.BinDir,
 		"PostgresSocketDir": r.options.PostgresSocketDir, "StopTimeout": r.options.StopTimeout,
-		"Watchdog": r.options.Watchdog, "WatchdogDevice": r.options.WatchdogDevice})
+		"Watchdog": r.options.Watchdog, "WatchdogDevice": r.options.WatchdogDevice, "FakeIoctl": r.fakeIoctl})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -222,32 +222,38 @@ func TestSocketFolder(t *testing.T) {
 	}
 }
 
+// asPID1 makes c the first process of a pid namespace.
+func (r *rig) asPID1(c *exec.Cmd) {
+	namespace := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	if shared.cred == nil {
+		namespace = append(namespace, "--map-current-user")
+	} else {
+		namespace = append(namespace, "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
+	}
+	c.Args = append(namespace, c.Path)
+	c.Path = "/usr/bin/unshare"
+	c.SysProcAttr.Credential, c.SysProcAttr.AmbientCaps = nil, nil
+}
+
+// below is the children of a process, zombies too, as seen from outside.
+func (r *rig) below(parent int) (pids []int) {
+	var p procs
+	r.must(p.each(func(s procStat) bool {
+		if s.PPID == parent {
+			pids = append(pids, s.PID)
+		}
+		return true
+	}))
+	return pids
+}
+
 // As PID 1 of a container: orphans are reaped, SIGTERM stops Postgres and ends with 0.
 func TestPID1(t *testing.T) {
 	t.Parallel()
 	r := idleRig(t)
-	r.launchWith(func(c *exec.Cmd) {
-		namespace := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
-		if shared.cred == nil {
-			namespace = append(namespace, "--map-current-user")
-		} else {
-			namespace = append(namespace, "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
-		}
-		c.Args = append(namespace, c.Path)
-		c.Path = "/usr/bin/unshare"
-		c.SysProcAttr.Credential, c.SysProcAttr.AmbientCaps = nil, nil
-	})
-	var p procs
-	below := func(parent int) (pids []int) {
-		r.must(p.each(func(s procStat) bool {
-			if s.PPID == parent {
-				pids = append(pids, s.PID) // zombies too
-			}
-			return true
-		}))
-		return pids
-	}
-	first := below(r.cmd.Process.Pid)[0] // as seen from outside
+	r.launchWith(r.asPID1)
+	below := r.below
+	first := below(r.cmd.Process.Pid)[0]
 	launcher := below(first)[0]
 	r.primary(1, time.Minute)
 	if s, err := r.Status(r.ctx()); err != nil || s.PID > 100 {
