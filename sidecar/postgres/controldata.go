@@ -42,8 +42,10 @@ type ControlData struct {
 	MinRecoveryLSN      schema.LSN
 	MinRecoveryTimeline schema.Timeline
 	BackupEndRequired   bool
-	WALLevel            string
-	WALLogHints         bool
+	// BackupStartLSN is set from the first start of a copy (pg_basebackup, pg_rewind) until it is consistent.
+	BackupStartLSN schema.LSN
+	WALLevel       string
+	WALLogHints    bool
 	// The settings of the primary that a standby must not go below.
 	MaxConnections, MaxWorkerProcesses, MaxWalSenders, MaxPreparedXacts, MaxLocksPerXact int
 	WALSegmentBytes                                                                      int
@@ -129,6 +131,7 @@ func parseControlData(out string) (ControlData, error) {
 		PrevTimeline:        r.timeline("Latest checkpoint's PrevTimeLineID"),
 		MinRecoveryLSN:      r.lsn("Minimum recovery ending location"),
 		MinRecoveryTimeline: r.timeline("Min recovery ending loc's timeline"),
+		BackupStartLSN:      r.lsn("Backup start location"),
 		BackupEndRequired:   r.flag("End-of-backup record required", "yes", "no"),
 		WALLevel:            r.text("wal_level setting"),
 		WALLogHints:         r.flag("wal_log_hints setting", "on", "off"),

@@ -1,5 +1,5 @@
 // Package postgres does a sidecar's duties on one PostgreSQL server: it inspects a
-// data directory, makes one (initdb, pg_basebackup), configures it, asks the running
+// data directory, makes one (initdb, pg_basebackup), rewinds it (pg_rewind), configures it, asks the running
 // server how it is, promotes it, and keeps its roles and replication slots.
 //
 // It never starts or stops the server; that is the launcher's, which also runs the
@@ -13,6 +13,7 @@
 //	D.init, D.clone  a directory that is being made; renamed to D once it is whole
 //	D.old            what D held before a clone took its place; removed after the swap
 //	D.howdah         the marker: who is at work on these names, and how far (swap.go)
+//	D.rewind         a rewind of D has begun and not ended: D is worth nothing (rewindmark.go)
 //	D.pwfile         the superuser's password for initdb; removed right after
 //	D.pgpass         the replication password, for walreceivers and pg_basebackup
 package postgres

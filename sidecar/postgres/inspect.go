@@ -30,11 +30,17 @@ func (p *Postgres) Inspect(ctx context.Context) (DataDir, error) {
 // look reads what needs no tool.
 func (p *Postgres) look(dir string) (DataDir, error) {
 	var d DataDir
-	_, marked, err := p.swapper().readMarker()
+	m, marked, err := p.swapper().readMarker()
 	if err != nil {
 		return d, err
 	}
 	d.Unfinished = marked
+	if dir == p.o.DataDir {
+		if half, err := p.leftByRewind(m, marked); err != nil || half {
+			d.State = DirIncomplete
+			return d, err
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -69,6 +75,21 @@ func (p *Postgres) look(dir string) (DataDir, error) {
 		return DataDir{}, err
 	}
 	return d, nil
+}
+
+// leftByRewind reports whether a rewind left the data directory half-written. An empty or absent one is not, and
+// neither is a clone that has taken its place and was not tidied up after.
+func (p *Postgres) leftByRewind(m marker, marked bool) (bool, error) {
+	s := p.swapper()
+	if full, err := holdsSomething(s.dir); err != nil || !full {
+		return false, err
+	}
+	if marked {
+		if placed, err := s.hasNonce(s.dir, m); err != nil || placed {
+			return false, err
+		}
+	}
+	return s.halfRewound()
 }
 
 // readControl adds the control file, and the timeline, to a DataDir that is DirValid.

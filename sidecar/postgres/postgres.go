@@ -48,7 +48,7 @@ type Options struct {
 	Log             *zap.Logger
 }
 
-// Command is one run of a PostgreSQL tool: initdb, pg_basebackup, pg_controldata or pg_waldump.
+// Command is one run of a PostgreSQL tool: initdb, pg_basebackup, pg_rewind, pg_controldata or pg_waldump.
 type Command struct {
 	Tool string
 	Args []string
@@ -71,10 +71,10 @@ type Runner interface {
 }
 
 // errWorking is the answer to a second Initdb, Clone or FinishSwap at a time.
-var errWorking = errors.New("an initdb or clone of this data directory runs already")
+var errWorking = errors.New("an initdb, clone or rewind of this data directory runs already")
 
 // Postgres is one server and its data directory. Its methods may be called from several goroutines,
-// except that Configure must not overlap itself, Initdb or Clone.
+// except that Configure must not overlap itself, Initdb, Clone or Rewind.
 type Postgres struct {
 	o     Options
 	tools Runner
@@ -87,7 +87,7 @@ type Postgres struct {
 	// the moment between two renames.
 	swap sync.RWMutex
 
-	// working is held by Initdb, Clone and FinishSwap.
+	// working is held by Initdb, Clone, Rewind and FinishSwap.
 	working sync.Mutex
 	cloning atomic.Bool
 }
@@ -153,7 +153,7 @@ const (
 	DirAbsent     DirState = "absent"     // nothing there, and nothing of ours beside it
 	DirEmpty      DirState = "empty"      // an empty directory
 	DirForeign    DirState = "foreign"    // holds something that is not a PostgreSQL data directory
-	DirIncomplete DirState = "incomplete" // a swap was cut short: FinishSwap brings a directory back
+	DirIncomplete DirState = "incomplete" // a swap was cut short: FinishSwap brings a directory back; or a rewind: only Clone does
 	DirValid      DirState = "valid"      // a PostgreSQL data directory whose control file can be read
 )
 

@@ -23,7 +23,7 @@ import (
 //	3  m{whole: true}              new is whole
 //	4  rename D to D.old           only if D holds something (a clone)
 //	5  rename new to D
-//	6  remove D.old                only now: the new contents are whole and in place
+//	6  remove D.old                only now: the new contents are whole and in place; then D.rewind (rewindmark.go)
 //	7  remove m
 //
 // FinishSwap after a crash, by what it finds:
@@ -172,6 +172,10 @@ func (s dirSwap) place(m marker) error {
 func (s dirSwap) tidy() error {
 	if err := s.do("remove the old one", func() error { return os.RemoveAll(s.oldPath()) }); err != nil {
 		return fmt.Errorf("the new data directory is in place; remove what it replaced: %w", err)
+	}
+	// What a rewind had left half-written is no more.
+	if err := s.unmarkRewind(); err != nil {
+		return err
 	}
 	return s.unmark()
 }
