@@ -74,6 +74,22 @@ func longestGap(acks []ack, from, to schema.Instant) gap {
 	return longest
 }
 
+// steadySince returns since when, at the earliest from, no time between two acknowledgements next to each other has
+// been longer than limit; now if none has come for that long.
+func steadySince(acks []ack, from, now schema.Instant, limit time.Duration) schema.Instant {
+	since, previous := from, from
+	for _, a := range acks {
+		if a.At.Sub(previous) > limit {
+			since = a.At
+		}
+		previous = schema.Latest(previous, a.At)
+	}
+	if now.Sub(previous) > limit {
+		return now
+	}
+	return since
+}
+
 // missing returns the acknowledged ids that are not present.
 func missing(acks []ack, present map[int64]bool) []int64 {
 	var lost []int64

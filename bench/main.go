@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,8 +33,11 @@ func main() {
 const usage = `usage: go run ./bench failover [-n 5] [-faults list] [-lease 3s] [-members 3] [-out dir]`
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "campaign" {
+		return runCampaign(ctx, args[1:])
+	}
 	if len(args) == 0 || args[0] != "failover" {
-		return errors.New(usage)
+		return errors.New(usage + "\n       " + strings.TrimPrefix(campaignUsage, "usage: "))
 	}
 	o, err := parse(args[1:])
 	if errors.Is(err, flag.ErrHelp) {

@@ -42,6 +42,26 @@ func TestLongestGap(t *testing.T) {
 	}
 }
 
+func TestSteadySince(t *testing.T) {
+	for name, c := range map[string]struct {
+		acks []ack
+		want schema.Instant
+	}{
+		"from the beginning":          {acksAt(90, 104, 112, 120), 100},
+		"since the end of a gap":      {acksAt(90, 104, 115, 120), 115},
+		"since the end of the newest": {acksAt(90, 111, 122), 122},
+		"silent now":                  {acksAt(90, 104, 112), 125},
+		"silent all the time":         {nil, 125},
+		"one answer late":             {acksAt(124), 124},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := steadySince(c.acks, 100, 125, 10); got != c.want {
+				t.Errorf("want %d, got %d", c.want, got)
+			}
+		})
+	}
+}
+
 func TestLedgerTail(t *testing.T) {
 	var l ledger
 	if got := l.tail(5); len(got) != 0 {

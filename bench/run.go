@@ -163,15 +163,10 @@ func (b *bench) healthy(ctx context.Context) (local.Look, error) {
 func (b *bench) flowing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, failoverTimeout, fmt.Errorf("commits do not go on after %s", failoverTimeout))
 	defer cancel()
-	from := boottime.Now()
+	began := boottime.Now()
 	err := local.Poll(ctx, writeEvery, func() bool {
 		now := boottime.Now()
-		// from moves to the end of the newest gap.
-		for longestGap(b.writer.ledger.tail(from), from, now).length() > steadyGap {
-			g := longestGap(b.writer.ledger.tail(from), from, now)
-			from = g.To
-		}
-		return now.Sub(from) >= steady
+		return now.Sub(steadySince(b.writer.ledger.tail(began), began, now, steadyGap)) >= steady
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, b.cluster.Look(context.WithoutCancel(ctx)))
