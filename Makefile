@@ -13,7 +13,7 @@ INTEG ?= ./bench/... ./sidecar/local/...
 ARGS ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help build demo test integ bench lint tools fuzz prerequisites bin/howdah
+.PHONY: help build demo test integ bench campaign lint tools fuzz prerequisites bin/howdah
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ integ: prerequisites tools build ## the tests with whole clusters only
 
 bench: prerequisites tools build ## failover times of a real cluster; ARGS='-n 5'
 	go run ./bench failover $(ARGS)
+
+campaign: prerequisites tools build ## faults on hosts made of network namespaces (root); ARGS='-faults 30 -seed 7'
+	go run ./bench campaign $(ARGS)
 
 fuzz: ## every fuzz test for FUZZTIME each
 	@for package in $$(go list ./...); do \

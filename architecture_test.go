@@ -42,7 +42,8 @@ var arrows = map[string][]string{
 	"howdah/router/topology": {"consul/schema"},
 	"howdah/router/wire":     {},
 
-	"howdah/bench": {"consul", "consul/boottime", "consul/embedded", "consul/schema", "sidecar/local"},
+	"howdah/bench":         {"bench/cluster", "consul", "consul/boottime", "consul/embedded", "consul/schema", "sidecar/local"},
+	"howdah/bench/cluster": {"consul/schema", "sidecar/local"},
 
 	// For tests only: nothing above may import these.
 	"howdah/consul/conformance":            {"consul", "consul/boottime", "consul/schema"},

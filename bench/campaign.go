@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"howdah/bench/cluster"
+	"howdah/consul/boottime"
+	"howdah/consul/schema"
+	"howdah/sidecar/local"
+)
+
+const campaignUsage = `usage: go run ./bench campaign [-faults 200] [-seed N] [-members 3] [-mode async] [-kinds list] [-lease 3s] [-out dir]`
+
+// campaignOptions are those of the command line.
+type campaignOptions struct {
+	faults, members int
+	seed            uint64
+	mode            string
+	kinds           []string
+	lease           time.Duration
+	out             string
+	keep            bool
+	howdah          string
+	root            string
+}
+
+func parseCampaign(args []string) (campaignOptions, error) {
+	var o campaignOptions
+	var kinds string
+	f := flag.NewFlagSet("campaign", flag.ContinueOnError)
+	f.IntVar(&o.faults, "faults", 200, "how many faults, one after the other")
+	f.IntVar(&o.members, "members", 3, "how many members: 3 or 5")
+	f.Uint64Var(&o.seed, "seed", 1, "what the faults, their order and their length follow from")
+	f.StringVar(&o.mode, "mode", "async", "the replication: async")
+	f.StringVar(&kinds, "kinds", "", "which kinds of fault, separated by commas; all and combinations of them if empty")
+	f.DurationVar(&o.lease, "lease", schema.DefaultClusterConfig().Lease.D(), "the lease")
+	f.StringVar(&o.out, "out", "", "a directory for campaign-<seed>.md, .json and .svg; a new one under /tmp if empty")
+	f.BoolVar(&o.keep, "keep", false, "keep the logs even if all went well")
+	f.StringVar(&o.howdah, "howdah", "", "the binary; bin/howdah of the source tree if empty")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("%q is not wanted here; %s", f.Arg(0), campaignUsage)
+	}
+	if o.mode != "async" {
+		return o, fmt.Errorf("-mode: %q is not there; synchronous replication is not built yet, choose async", o.mode)
+	}
+	if o.members != 3 && o.members != 5 {
+		return o, fmt.Errorf("-members: %d is not allowed; choose 3 or 5", o.members)
+	}
+	if o.faults < 1 {
+		return o, errors.New("-faults must be 1 or more")
+	}
+	if kinds != "" {
+		for name := range strings.SplitSeq(kinds, ",") {
+			if _, known := troubleNamed(name); !known {
+				var all []string
+				for _, t := range troubles() {
+					all = append(all, t.Name)
+				}
+				return o, fmt.Errorf("-kinds: there is no %q; choose from %s", name, strings.Join(all, ", "))
+			}
+			o.kinds = append(o.kinds, name)
+		}
+	}
+	if err := o.config().Validate(); err != nil {
+		return o, err
+	}
+	var err error
+	if o.root, err = moduleRoot(); err != nil {
+		return o, err
+	}
+	if o.howdah == "" {
+		o.howdah = filepath.Join(o.root, "bin", "howdah")
+	}
+	if o.out == "" {
+		o.out, err = os.MkdirTemp("/tmp", "howdah-report-")
+	}
+	return o, err
+}
+
+// command is what repeats the campaign.
+func (o campaignOptions) command() string {
+	text := fmt.Sprintf("go run ./bench campaign -faults %d -seed %d -members %d -mode %s -lease %s", o.faults, o.seed, o.members, o.mode, o.lease)
+	if len(o.kinds) > 0 {
+		text += " -kinds " + strings.Join(o.kinds, ",")
+	}
+	return text
+}
+
+// config is what the cluster gets: the defaults, and as little WAL on disk as allows to make many clones.
+func (o campaignOptions) config() schema.ClusterConfig {
+	c := schema.DefaultClusterConfig()
+	c.Lease = schema.Duration(o.lease)
+	c.Parameters = map[string]string{"max_wal_size": "256MB", "min_wal_size": "48MB", "shared_buffers": "32MB", "max_connections": "60"}
+	return c
+}
+
+func (o campaignOptions) logs() string { return filepath.Join(o.out, "logs") }
+
+// runCampaign is the command.
+func runCampaign(ctx context.Context, args []string) error {
+	o, err := parseCampaign(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	began := boottime.Now()
+	f, err := o.campaign(ctx, func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%7.1f "+format+"\n", append([]any{boottime.Now().Sub(began).Seconds()}, args...)...)
+	})
+	if f == nil || f.Up == schema.Never {
+		return err
+	}
+	err = errors.Join(err, f.write(ctx, o))
+	if n := f.violations(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d violations; the logs are in %s", n, o.logs()))
+	}
+	return err
+}
+
+// campaign makes the cluster, runs the steps on it, and leaves nothing behind.
+func (o campaignOptions) campaign(ctx context.Context, log func(string, ...any)) (f *findings, err error) {
+	bin, err := local.FindBinDir(ctx)
+	if err != nil {
+		return nil, err
+	}
+	log("making the hosts of %d members, 2 routers and 3 Consul servers", o.members)
+	c, err := cluster.New(ctx, cluster.Options{
+		Howdah: o.howdah, Consul: filepath.Join(o.root, "bin", "consul"), BinDir: bin, Members: o.members, Routers: 2, Config: o.config(),
+	})
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err != nil {
+		return nil, err
+	}
+	s := &strain{o: o, c: c, log: log, lost: map[int64]bool{}}
+	f, err = s.run(ctx, schedule(o.seed, o.faults, o.kinds))
+	if err != nil || f.violations() > 0 || o.keep {
+		s.keepLogs(0)
+	}
+	return f, err
+}

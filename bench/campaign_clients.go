@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"howdah/bench/cluster"
+	"howdah/consul/boottime"
+	"howdah/consul/schema"
+)
+
+const (
+	campaignTable = "campaign"
+	campaignBeat  = 25 * time.Millisecond
+	readBeat      = 100 * time.Millisecond
+	probeBeat     = 100 * time.Millisecond
+	// A client gives up an attempt after this: a cable that is cut answers nothing.
+	clientPatience = 6 * time.Second
+	probePatience  = 2 * time.Second
+	// readsInSession is after how many readings a reader begins a new session.
+	readsInSession = 50
+	// ownEvery is after how many rows a writer reads its own last one.
+	ownEvery = 4
+)
+
+// seat is where a client sits and what it connects to.
+type seat struct {
+	host     *cluster.Host
+	address  string
+	password string
+	patience time.Duration
+}
+
+func (s seat) connect(ctx context.Context) (*pgx.Conn, error) {
+	c, err := target{address: s.address, password: s.password}.config()
+	if err != nil {
+		return nil, err
+	}
+	c.DialFunc = s.host.Dial
+	c.ConnectTimeout = s.patience
+	return pgx.ConnectConfig(ctx, c)
+}
+
+// crowd is all clients of a campaign, and what they have seen.
+type crowd struct {
+	ids, sessions atomic.Int64
+	writers       int
+	servers       map[string]string // address -> member
+
+	mu       sync.Mutex
+	commits  []commit  // through the routers
+	direct   []commit  // past them
+	readings []reading // of both routes
+	unseen   []string  // own writes that their session did not see
+	errors   map[string]int
+	acks     [][]schema.Instant // by writer
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// start begins with a writer, a reader and a standby reader for each router, and two probes for each member.
+func startCrowd(ctx context.Context, c *cluster.Cluster, password string) *crowd {
+	ctx, cancel := context.WithCancel(ctx)
+	w := &crowd{writers: len(c.Routers), servers: map[string]string{}, errors: map[string]int{}, acks: make([][]schema.Instant, len(c.Routers)), cancel: cancel}
+	for _, m := range c.Members {
+		w.servers[m.Host.Address] = m.Name
+	}
+	for i, r := range c.Routers {
+		rw := seat{host: c.Client, address: r.Listen(), password: password, patience: clientPatience}
+		ro := rw
+		ro.address = r.ReadOnly()
+		w.done.Go(func() { w.write(ctx, rw, i) })
+		w.done.Go(func() { w.read(ctx, rw, "rw") })
+		w.done.Go(func() { w.read(ctx, ro, "ro") })
+	}
+	for _, m := range c.Members {
+		at := seat{host: m.Host, address: m.Postgres(), password: password, patience: probePatience}
+		w.done.Go(func() { w.probe(ctx, at, false) })
+		w.done.Go(func() { w.probe(ctx, at, true) })
+	}
+	return w
+}
+
+func (w *crowd) stop() {
+	w.cancel()
+	w.done.Wait()
+}
+
+// insert writes one row; writer is -1 for a probe. The row says by whose clock it was executed, and where.
+func (w *crowd) insert(ctx context.Context, conn *pgx.Conn, table string, writer int) (commit, error) {
+	c := commit{ID: w.ids.Add(1), Writer: writer, Sent: boottime.Now()}
+	var micros, lsn int64
+	var address string
+	err := conn.QueryRow(ctx, fmt.Sprintf(`insert into %s (id, writer) values (%d, %d) returning (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+		(pg_current_wal_insert_lsn() - '0/0')::bigint, host(inet_server_addr())`, table, c.ID, writer)).Scan(&micros, &lsn, &address)
+	c.At = boottime.Now()
+	// The server's clock is this machine's: only the distance of its two clocks has to be known.
+	c.Executed = c.At - schema.Instant(time.Now().UnixNano()-micros*1000)
+	c.LSN, c.Server = uint64(lsn), w.servers[address]
+	return c, err
+}
+
+// attempt calls f with a connection on every beat; after an error it connects again.
+func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what string, f func(context.Context, *pgx.Conn) error) {
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	var conn *pgx.Conn
+	defer func() { hangUp(conn) }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := func() error {
+			limited, cancel := context.WithTimeout(ctx, s.patience)
+			defer cancel()
+			if conn == nil {
+				fresh, err := s.connect(limited)
+				if err != nil {
+					return err
+				}
+				conn = fresh
+			}
+			return f(limited, conn)
+		}()
+		if err == nil {
+			continue
+		}
+		if conn != nil {
+			hangUp(conn)
+			conn = nil
+		}
+		if ctx.Err() == nil && what != "" {
+			w.mu.Lock()
+			w.errors[what+": "+kindOf(err)]++
+			w.mu.Unlock()
+		}
+	}
+}
+
+// write appends rows, and reads the newest one of its own in the same session now and then.
+func (w *crowd) write(ctx context.Context, s seat, writer int) {
+	rows := 0
+	w.attempt(ctx, s, campaignBeat, "write", func(ctx context.Context, conn *pgx.Conn) error {
+		c, err := w.insert(ctx, conn, campaignTable, writer)
+		if err != nil {
+			return err
+		}
+		w.mu.Lock()
+		w.commits = append(w.commits, c)
+		w.acks[writer] = append(w.acks[writer], c.At)
+		w.mu.Unlock()
+		if rows++; rows%ownEvery != 0 {
+			return nil
+		}
+		var newest int64
+		if err := conn.QueryRow(ctx, fmt.Sprintf("select coalesce(max(id), 0) from %s where writer = %d", campaignTable, writer)).Scan(&newest); err != nil {
+			return err
+		}
+		if newest < c.ID {
+			w.mu.Lock()
+			w.unseen = append(w.unseen, fmt.Sprintf("writer %d wrote row %d on %s and then saw %d", writer, c.ID, c.Server, newest))
+			w.mu.Unlock()
+		}
+		return nil
+	})
+}
+
+// read looks at the newest row of each writer.
+func (w *crowd) read(ctx context.Context, s seat, route string) {
+	var parts []string
+	for i := range w.writers {
+		parts = append(parts, fmt.Sprintf("coalesce((select max(id) from %s where writer = %d), 0)", campaignTable, i))
+	}
+	query := "select array[" + strings.Join(parts, ", ") + "]::text"
+	var session, reads int
+	var of *pgx.Conn
+	w.attempt(ctx, s, readBeat, "read "+route, func(ctx context.Context, conn *pgx.Conn) error {
+		if conn != of {
+			of, session, reads = conn, int(w.sessions.Add(1)), 0
+		}
+		if reads++; reads > readsInSession {
+			return errEnough
+		}
+		r := reading{Session: session, Route: route, Began: boottime.Now()}
+		var text string
+		if err := conn.QueryRow(ctx, query).Scan(&text); err != nil {
+			return err
+		}
+		r.At = boottime.Now()
+		for part := range strings.SplitSeq(strings.Trim(text, "{}"), ",") {
+			id, err := strconv.ParseInt(part, 10, 64)
+			if err != nil {
+				return err
+			}
+			r.Seen = append(r.Seen, id)
+		}
+		w.mu.Lock()
+		w.readings = append(w.readings, r)
+		w.mu.Unlock()
+		return nil
+	})
+}
+
+// errEnough ends a reader's session.
+var errEnough = fmt.Errorf("enough reads in one session")
+
+// probe writes to one Postgres past the routers, from its own host: no cut is in the way, so it stands for the worst client. fresh
+// makes a new connection for each row, the other one is held.
+func (w *crowd) probe(ctx context.Context, s seat, fresh bool) {
+	beat := probeBeat
+	if fresh {
+		beat *= 3
+	}
+	w.attempt(ctx, s, beat, "", func(ctx context.Context, conn *pgx.Conn) error {
+		c, err := w.insert(ctx, conn, directTable, 0)
+		if err != nil {
+			return err
+		}
+		w.mu.Lock()
+		w.direct = append(w.direct, c)
+		w.mu.Unlock()
+		if fresh {
+			return errEnough
+		}
+		return nil
+	})
+}
+
+// since returns the commits from index from on, and the index after them.
+func (w *crowd) since(from int) ([]commit, int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.commits[from:]), len(w.commits)
+}
+
+// lastAck is when a writer's newest row was acknowledged; Never if none was.
+func (w *crowd) lastAck(writer int) schema.Instant {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.acks[writer]); n > 0 {
+		return w.acks[writer][n-1]
+	}
+	return schema.Never
+}
+
+// acked returns the acknowledgements of one writer, or of all by time if writer is -1.
+func (w *crowd) acked(writer int) []schema.Instant {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if writer >= 0 {
+		return slices.Clone(w.acks[writer])
+	}
+	return slices.Sorted(slices.Values(slices.Concat(w.acks...)))
+}
