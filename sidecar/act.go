@@ -118,7 +118,7 @@ func (x actor) promises(ctx context.Context, a decide.Action) []schema.PromiseRe
 	replies := []schema.PromiseReply{}
 	for _, name := range a.Members {
 		wg.Go(func() {
-			r, err := x.s.d.Gossip.AskPromise(ctx, name, schema.PromiseRequest{From: x.s.o.Name, Epoch: a.Epoch, Lease: a.Lease})
+			r, err := x.s.d.Gossip.AskPromise(ctx, name, schema.PromiseRequest{From: x.s.o.Name, Epoch: a.Epoch, Lease: a.Lease, Report: a.Kind == decide.AskReports})
 			if err != nil {
 				r = schema.PromiseReply{Member: name, Why: "no answer: " + err.Error()}
 			}
@@ -140,13 +140,16 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 	case decide.Clone:
 		return x.clone(ctx, a)
 	case decide.StartPrimary:
-		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline}, nil)
+		settings := postgres.Settings{Role: schema.RolePrimary, Config: x.config, SynchronousStandbyNames: a.Sync.Setting(), Closed: a.Closed}
+		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline}, settings)
+	case decide.SetSync:
+		return x.reconfigure(ctx, postgres.Settings{Role: schema.RolePrimary, Config: x.config, SynchronousStandbyNames: a.Sync.Setting()})
 	case decide.StartStandby:
 		up, err := upstream(a.From)
 		if err != nil {
 			return err
 		}
-		return x.start(ctx, launch.StartRequest{Role: schema.RoleStandby}, up)
+		return x.start(ctx, launch.StartRequest{Role: schema.RoleStandby}, postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up})
 	case decide.Follow:
 		return x.follow(ctx, a)
 	case decide.CheckHistory:
@@ -154,6 +157,12 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		out.Follows = follows
 		return err
 	case decide.Promote:
+		// The setting must be in force before the first commit; a standby's does nothing until then.
+		if a.Sync.Need > 0 {
+			if err := x.reconfigure(ctx, postgres.Settings{Role: schema.RoleStandby, Config: x.config, SynchronousStandbyNames: a.Sync.Setting()}); err != nil {
+				return err
+			}
+		}
 		if err := x.s.d.Launcher.Arm(ctx, a.Epoch, a.Deadline); err != nil {
 			return fmt.Errorf("the launcher must know the deadline before a promotion: %w", err)
 		}
@@ -193,8 +202,8 @@ func (x actor) clone(ctx context.Context, a decide.Action) error {
 }
 
 // start configures Postgres, starts it and waits until it accepts connections or is gone again.
-func (x actor) start(ctx context.Context, r launch.StartRequest, up *postgres.Upstream) error {
-	if _, err := x.s.d.Server.Configure(ctx, postgres.Settings{Role: r.Role, Config: x.config, Upstream: up}); err != nil {
+func (x actor) start(ctx context.Context, r launch.StartRequest, s postgres.Settings) error {
+	if _, err := x.s.d.Server.Configure(ctx, s); err != nil {
 		return err
 	}
 	if err := x.s.d.Launcher.Start(ctx, r); err != nil {
@@ -224,7 +233,12 @@ func (x actor) follow(ctx context.Context, a decide.Action) error {
 	if err != nil {
 		return err
 	}
-	change, err := x.s.d.Server.Configure(ctx, postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up})
+	return x.reconfigure(ctx, postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up})
+}
+
+// reconfigure writes the configuration and has a running Postgres read it again if it has changed.
+func (x actor) reconfigure(ctx context.Context, s postgres.Settings) error {
+	change, err := x.s.d.Server.Configure(ctx, s)
 	if err != nil || change == postgres.ChangeNone {
 		return err
 	}

@@ -233,6 +233,9 @@ func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
 		State: decide.SQLOK, At: at, InRecovery: p.InRecovery, SystemID: p.SystemID, Timeline: p.Timeline, LSN: p.LSN,
 		ReplayLSN: p.ReplayLSN, Streaming: p.Streaming(), Version: p.ServerVersionNum,
 	}
+	for _, r := range p.Replicas {
+		s.Replicas = append(s.Replicas, decide.Replica{Name: r.Name, Flush: r.FlushLSN, Streaming: r.State == "streaming"})
+	}
 	if p.Receiver.Host != "" {
 		s.From = joinHostPort(p.Receiver.Host, p.Receiver.Port)
 	}

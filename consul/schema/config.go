@@ -25,6 +25,14 @@ type ClusterConfig struct {
 	// StopTimeout bounds the fast shutdown of a planned stop, StartTimeout a start.
 	StopTimeout  Duration `json:"stop_timeout"`
 	StartTimeout Duration `json:"start_timeout"`
+	// SynchronousMode is off, on or strict; empty is off. A commit then waits for so many standbys as there are,
+	// at least MinSynchronousStandbys and at most MaxSynchronousStandbys.
+	SynchronousMode        string `json:"synchronous_mode,omitempty"`
+	MinSynchronousStandbys int    `json:"min_synchronous_standbys,omitempty"`
+	MaxSynchronousStandbys int    `json:"max_synchronous_standbys,omitempty"`
+	// Paused keeps howdah's hands off: no automatic failover, no start of a Postgres that stopped, no clone. The
+	// primary goes on renewing its lease, and the fence holds as ever.
+	Paused bool `json:"paused,omitempty"`
 	// Parameters are PostgreSQL settings for every member; those that howdah rules are refused.
 	Parameters map[string]string `json:"parameters,omitempty"`
 	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
@@ -85,10 +93,25 @@ func (c ClusterConfig) Validate() error {
 	if c.SessionTTL.D() < c.Lease.D()+Margin(c.Lease.D()) {
 		errs = append(errs, fmt.Errorf("session_ttl: %s is shorter than the lease of %s and its margin; the session is the backstop and must outlive the lease", c.SessionTTL, c.Lease))
 	}
+	switch c.SynchronousMode {
+	case "", SyncOff, SyncOn, SyncStrict:
+	default:
+		errs = append(errs, fmt.Errorf("synchronous_mode: %q is not allowed; choose off, on or strict", c.SynchronousMode))
+	}
+	if _, high := c.SyncBounds(); c.MinSynchronousStandbys < 0 || c.MaxSynchronousStandbys != 0 && c.MaxSynchronousStandbys < c.MinSynchronousStandbys || high > 16 {
+		errs = append(errs, fmt.Errorf("min_synchronous_standbys, max_synchronous_standbys: %d and %d are not allowed; choose 1 to 16, the first not above the second",
+			c.MinSynchronousStandbys, c.MaxSynchronousStandbys))
+	}
 	for _, k := range slices.Sorted(maps.Keys(c.Parameters)) {
 		if why, ruled := RuledParameters[k]; ruled {
 			errs = append(errs, fmt.Errorf("parameters: %s cannot be set here: %s", k, why))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// SyncBounds returns the least and the greatest number of standbys that a commit waits for, in modes on and strict.
+func (c ClusterConfig) SyncBounds() (low, high int) {
+	low = max(c.MinSynchronousStandbys, 1)
+	return low, max(c.MaxSynchronousStandbys, low)
 }

@@ -13,6 +13,7 @@ type Phase string
 const (
 	PhaseBootstrapping Phase = "bootstrapping" // the holder runs initdb or takes a directory over
 	PhasePromoting     Phase = "promoting"     // the holder has the lock, its Postgres does not accept writes yet
+	PhaseRecovering    Phase = "recovering"    // Postgres is up for standbys alone: commits that waited for them must reach them first
 	PhaseServing       Phase = "serving"       // the holder accepts writes
 	PhaseStopping      Phase = "stopping"      // a planned stop has begun; routers hold new transactions
 	PhaseReleased      Phase = "released"      // Postgres has provably stopped; the lock is free for Successor at once
@@ -44,6 +45,9 @@ type Leader struct {
 	// Members are all members whose promise the holder would ask for without Consul. Nobody
 	// else may take over this reign: a promise nobody asked for is a promise nobody gave.
 	Members []string `json:"members"`
+	// Sync is what every acknowledged commit of this and of earlier reigns satisfies. It stands in the record, so that
+	// the condition of a takeover covers it: nobody takes over by a set that has changed since.
+	Sync SyncSet `json:"sync,omitzero"`
 	// Successor is the member that a planned release names; empty if any may follow.
 	Successor string `json:"successor,omitempty"`
 	// ShutdownLSN is the end of the shutdown checkpoint, in PhaseReleased: a successor must have it.

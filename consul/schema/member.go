@@ -47,6 +47,8 @@ type Tags struct {
 	Priority int `json:"priority,omitempty"`
 	// NoFailover keeps a member from standing.
 	NoFailover bool `json:"nofailover,omitempty"`
+	// NoSync keeps a member out of the synchronous set.
+	NoSync bool `json:"nosync,omitempty"`
 	// NoLoadBalance keeps reads away.
 	NoLoadBalance bool `json:"noloadbalance,omitempty"`
 }
@@ -123,6 +125,8 @@ type PromiseRequest struct {
 	Epoch Epoch  `json:"epoch"`
 	// Lease is how long the promise must last, counted by the giver from when it gives it.
 	Lease Duration `json:"lease"`
+	// Report asks for no promise but for how far the member's WAL goes.
+	Report bool `json:"report,omitempty"`
 }
 
 // PromiseReply answers a PromiseRequest. Given means: I shall not take over, nor promote, before
@@ -131,4 +135,7 @@ type PromiseReply struct {
 	Member string `json:"member"`
 	Given  bool   `json:"given"`
 	Why    string `json:"why,omitempty"` // why not
+	// LSN and Timeline answer a request with Report: what a standby has flushed; zero if it cannot tell.
+	LSN      LSN      `json:"lsn,omitempty"`
+	Timeline Timeline `json:"timeline,omitempty"`
 }

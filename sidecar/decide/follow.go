@@ -21,7 +21,7 @@ func (d *decision) follow() {
 		return
 	}
 	up := Upstream{Member: l.Member, Address: l.Addresses.Postgres}
-	serves := l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping
+	serves := l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping || l.Phase == schema.PhaseRecovering
 	d.plan.Hurry = l.Phase == schema.PhaseStopping
 	switch {
 	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:

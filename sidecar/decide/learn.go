@@ -62,6 +62,7 @@ func (d *decision) squareReign(v schema.LockView) {
 		r.Index = v.Index // our own write, whose answer was lost
 		r.WrittenPhase = v.Leader.Phase
 		r.Written = v.Leader.Members
+		r.Sync.Recorded = v.Leader.Sync
 	case own && !v.Held() && v.Leader.Phase != schema.PhaseReleased:
 		// The session expired and nobody has come: renew takes the key again, at this index.
 	case own && v.Leader.Phase == schema.PhaseReleased:
@@ -85,7 +86,8 @@ func (d *decision) adoptable(v schema.LockView) bool {
 func (d *decision) adopt(v schema.LockView) {
 	r := Reign{
 		Active: true, Epoch: v.Leader.Epoch, Phase: v.Leader.Phase, WrittenPhase: v.Leader.Phase, Session: d.o.Session,
-		Index: v.Index, NextTimeline: v.Leader.NextTimeline, Written: v.Leader.Members, Since: d.o.Now, Why: "found again after a restart",
+		Index: v.Index, NextTimeline: v.Leader.NextTimeline, Written: v.Leader.Members,
+		Sync: Synchronous{Recorded: v.Leader.Sync, Wanted: v.Leader.Sync}, Since: d.o.Now, Why: "found again after a restart",
 	}
 	if r.Phase == schema.PhaseStopping {
 		r.Phase = schema.PhaseServing // a switchover that its sidecar did not live to finish
@@ -134,6 +136,14 @@ func (d *decision) learnOutcome(out Outcome) {
 		}
 	case AskPromises:
 		d.learnPromises(out)
+	case AskReports:
+		d.learnReports(out)
+	case SetSync:
+		d.learnSetSync(out)
+	case StartPrimary, Promote:
+		if out.Result == OK && d.m.Reign.Active && out.Action.Epoch == d.m.Reign.Epoch {
+			d.m.Reign.Sync.begun(out.Action, d.o.Now)
+		}
 	case CheckHistory:
 		if out.Result == OK {
 			d.m.Rejoin = Rejoin{Epoch: out.Action.Epoch, Checked: true, Follows: out.Follows, At: d.o.Now}
@@ -208,13 +218,14 @@ func (d *decision) learnSeize(out Outcome) {
 			}
 			r.Session, r.Index, r.RenewedAt = l.Session, out.View.Index, out.View.AskedAt
 			r.Deadline = schema.Latest(r.Deadline, deadline)
-			r.Written, r.Attempted, r.WrittenPhase = l.Members, nil, l.Phase
+			r.Written, r.Attempted, r.WrittenPhase, r.Sync.Recorded = l.Members, nil, l.Phase, l.Sync
 			d.m.Record.Session = l.Session
 			return
 		}
 		d.beginReign(Reign{
 			Active: true, Epoch: l.Epoch, Phase: l.Phase, WrittenPhase: l.Phase, Session: l.Session, Index: out.View.Index,
 			Deadline: deadline, AskedAt: out.View.AskedAt, RenewedAt: out.View.AskedAt, Since: d.o.Now, Written: l.Members, NextTimeline: l.NextTimeline, Why: out.Action.Why,
+			Sync: Synchronous{Recorded: l.Sync, Wanted: l.Sync},
 		})
 		d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
 	case Refused, Unclear:
@@ -232,7 +243,7 @@ func (d *decision) learnRenew(out Outcome) {
 	switch out.Result {
 	case OK:
 		r.Epoch, r.Index, r.RenewedAt, r.WrittenPhase = l.Epoch, out.View.Index, out.View.AskedAt, l.Phase
-		r.Written, r.Attempted = l.Members, nil
+		r.Written, r.Attempted, r.Sync.Recorded = l.Members, nil, l.Sync
 		r.Deadline = schema.Latest(r.Deadline, out.View.AskedAt.Add(l.Lease.D()))
 		d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
 		d.m.Record.Reigned = r.Epoch

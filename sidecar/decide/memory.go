@@ -37,6 +37,7 @@ type Memory struct {
 	PromisedUntil schema.Instant
 	// SeizeFailedAt is when a seizure ended without success; a read from later settles what became of it.
 	SeizeFailedAt schema.Instant
+	Reports       Reports
 	Rejoin        Rejoin
 	Switch        Switch
 	// Following is the upstream that Postgres was last configured for by us.
@@ -101,6 +102,7 @@ type Reign struct {
 	Noted bool
 	// NextTimeline is the timeline that is ours to promote to.
 	NextTimeline schema.Timeline
+	Sync         Synchronous
 	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
 	HandOver string
 }

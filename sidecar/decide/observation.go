@@ -128,6 +128,15 @@ type SQL struct {
 	Streaming bool
 	From      string
 	Version   int
+	// Replicas are the standbys that are connected to a primary.
+	Replicas []Replica
+}
+
+// Replica is a standby as its primary sees it.
+type Replica struct {
+	Name      string
+	Flush     schema.LSN
+	Streaming bool
 }
 
 // Answers reports a Postgres that took our query.

@@ -51,6 +51,7 @@ const (
 	Follow       Kind = "follow" // point a running standby at From
 	CheckHistory Kind = "check history"
 	Promote      Kind = "promote"
+	SetSync      Kind = "set synchronous standbys"
 	Checkpoint   Kind = "checkpoint"
 	StopFast     Kind = "stop fast" // a clean stop: every standby has every byte, or it takes too long
 
@@ -59,6 +60,7 @@ const (
 	Arm Kind = "arm"
 
 	AskPromises Kind = "ask promises"
+	AskReports  Kind = "ask reports" // how far standbys are, before a synchronous failover
 )
 
 var slots = map[Kind]Slot{
@@ -66,8 +68,8 @@ var slots = map[Kind]Slot{
 	OpenSession: SlotSession, RenewSession: SlotSession,
 	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
 	Initdb: SlotPostgres, Clone: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
-	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
-	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises,
+	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, SetSync: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
+	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises, AskReports: SlotPromises,
 }
 
 // Slot returns where actions of this kind run.
@@ -88,6 +90,9 @@ type Action struct {
 	// Epoch and Deadline are the fence that StartPrimary, Promote and Arm carry.
 	Epoch    schema.Epoch
 	Deadline schema.Instant
+	// Sync is what PostgreSQL is to go by from here on; Closed keeps clients out.
+	Sync   schema.SyncSet
+	Closed bool
 	// Timeline is the one that Promote begins.
 	Timeline schema.Timeline
 	From     Upstream

@@ -14,6 +14,9 @@ import (
 // A seizure of ours whose answer was lost may still succeed at Consul later. That is no hole:
 // promote waits for PromisedUntil, and from the moment we know that we hold the lock we promise nothing.
 func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseReply, Memory) {
+	if r.Report {
+		return report(o, m), m
+	}
 	why := ""
 	switch {
 	case m.Reign.Active:

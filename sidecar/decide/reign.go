@@ -22,7 +22,7 @@ func (d *decision) reign() {
 		d.handOver(r.HandOver)
 	case r.Phase == schema.PhaseBootstrapping:
 		d.bootstrapReign()
-	case r.Phase == schema.PhasePromoting:
+	case r.Phase == schema.PhasePromoting || r.Phase == schema.PhaseRecovering:
 		d.promote()
 	case r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping:
 		d.serve()
@@ -62,6 +62,7 @@ func (d *decision) record() schema.Leader {
 	return schema.Leader{
 		Member: d.o.Name, Epoch: max(r.Epoch, d.m.Record.Epoch), Phase: r.Phase, Addresses: d.o.Addresses, Timeline: d.m.Timeline,
 		NextTimeline: max(r.NextTimeline, d.m.Timeline), FlushLSN: d.m.LSN, Session: r.Session, Lease: d.o.Config.Lease, Members: d.o.memberNames(),
+		Sync: r.Sync.Wanted,
 	}
 }
 
@@ -70,7 +71,7 @@ func (d *decision) record() schema.Leader {
 func (d *decision) renew() {
 	r := &d.m.Reign
 	since := d.o.Now.Sub(r.AskedAt)
-	changed := r.Phase != r.WrittenPhase || d.m.Record.Epoch > r.Epoch
+	changed := r.Phase != r.WrittenPhase || d.m.Record.Epoch > r.Epoch || !r.Sync.Wanted.Equal(r.Sync.Recorded)
 	if d.o.Busy[SlotLock] != "" || d.planned(SlotLock) || since < schema.RenewInterval(d.o.lease()) && (!changed || since < 50*time.Millisecond) {
 		return
 	}
@@ -150,15 +151,19 @@ func (d *decision) promote() {
 		d.handOver(fmt.Sprintf("the promotion has not ended within start_timeout (%s)", mode))
 	case p.Gone() && d.o.Data.StandbySignal:
 		d.startStandby(Upstream{}, "to be promoted")
+	case !d.syncBeforehand():
 	case p.Gone():
-		d.do(Action{Kind: StartPrimary, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: mode, Why: "the data directory is a primary's"})
+		d.do(Action{Kind: StartPrimary, Sync: d.target(), Closed: r.Sync.Recorded.Need > 0, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: mode, Why: "the data directory is a primary's"})
+	case sql.Answers() && !sql.InRecovery && p.Armed && p.Epoch == r.Epoch && r.Sync.Closed:
+		d.setPhase(schema.PhaseRecovering)
+		d.keepSync()
 	case sql.Answers() && !sql.InRecovery && p.Armed && p.Epoch == r.Epoch:
 		d.setPhase(schema.PhaseServing)
 		d.note(schema.EventPromoted, r.Epoch, "timeline %d at %s", d.m.Timeline, d.m.LSN)
 		d.say(schema.StateRunning, "")
 		return
 	case sql.Answers() && sql.InRecovery && p.State == ProcessRunning:
-		d.do(Action{Kind: Promote, Epoch: r.Epoch, Deadline: r.Deadline, Timeline: r.NextTimeline, Timeout: mode, Why: r.Why})
+		d.do(Action{Kind: Promote, Sync: d.target(), Epoch: r.Epoch, Deadline: r.Deadline, Timeline: r.NextTimeline, Timeout: mode, Why: r.Why})
 	}
 	d.say(schema.StatePromoting, "promoting in epoch %d: %s", r.Epoch, r.Why)
 }

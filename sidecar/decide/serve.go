@@ -60,6 +60,7 @@ func (d *decision) thrive() {
 	if d.o.Now.Sub(d.m.HealthyAt) >= healthyFor {
 		d.m.Crashes = 0
 	}
+	d.keepSync()
 	d.consider()
 	d.say(schema.StateRunning, "")
 }
@@ -97,10 +98,13 @@ func (d *decision) revive() {
 		d.handOver("crash recovery is expected to take " + took.Round(time.Second).String())
 		return
 	}
-	if !d.alive() {
+	if !d.alive() || !d.syncBeforehand() {
 		return
 	}
-	if d.do(Action{Kind: StartPrimary, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.Config.StartTimeout.D(), Why: "crash recovery in place"}) {
+	if r.Sync.Recorded.Need > 0 {
+		d.setPhase(schema.PhasePromoting) // routers wait until the commits that were waiting are safe to be seen
+	}
+	if d.do(Action{Kind: StartPrimary, Sync: d.target(), Closed: r.Sync.Recorded.Need > 0, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.Config.StartTimeout.D(), Why: "crash recovery in place"}) {
 		d.m.Crashes++
 	}
 }

@@ -136,9 +136,11 @@ func (d *decision) unfit(l schema.Leader) string {
 		return "postgres is not a standby"
 	case l.Timeline != 0 && d.m.Timeline != l.Timeline:
 		return fmt.Sprintf("it is on timeline %d, the last primary was on %d", d.m.Timeline, l.Timeline)
+	case d.syncUnfit(l) != "":
+		return d.syncUnfit(l)
 	case d.judge() == lockReleased && l.ShutdownLSN != 0 && sql.LSN < l.ShutdownLSN:
 		return fmt.Sprintf("it has WAL up to %s and the last primary stopped at %s", sql.LSN, l.ShutdownLSN)
-	case sql.LSN.Behind(l.FlushLSN) > d.o.Config.MaximumLagOnFailover:
+	case l.Sync.Need == 0 && sql.LSN.Behind(l.FlushLSN) > d.o.Config.MaximumLagOnFailover:
 		return fmt.Sprintf("it lacks %d bytes of what the last primary had published, more than maximum_lag_on_failover (%d)",
 			sql.LSN.Behind(l.FlushLSN), d.o.Config.MaximumLagOnFailover)
 	}
@@ -246,6 +248,7 @@ func (d *decision) seize(phase schema.Phase, why string) {
 		Leader: schema.Leader{
 			Member: d.o.Name, Epoch: d.m.Record.Epoch + 1, Phase: phase, Addresses: d.o.Addresses, Session: d.o.Session,
 			Timeline: d.m.Timeline, NextTimeline: d.unusedTimeline(), FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),
+			Sync: d.o.Lock.Leader.Sync,
 		},
 	})
 }

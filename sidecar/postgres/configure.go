@@ -120,7 +120,11 @@ func (p *Postgres) writeConfig(ctx context.Context, dir string, s Settings) (w w
 	if err != nil {
 		return w, err
 	}
-	hba, err := renderHBA(s.Config.HBA)
+	lines := s.Config.HBA
+	if s.Closed {
+		lines = nil
+	}
+	hba, err := renderHBA(lines)
 	if err != nil {
 		return w, err
 	}

@@ -192,6 +192,8 @@ type Settings struct {
 	Upstream *Upstream
 	// SynchronousStandbyNames is PostgreSQL's setting of that name; empty for asynchronous.
 	SynchronousStandbyNames string
+	// Closed leaves the operator's lines out of pg_hba.conf: only howdah itself gets in.
+	Closed bool
 }
 
 // Change says what a running server needs for what Configure wrote to take effect.

@@ -138,13 +138,13 @@ func (n *node) collect(a decide.Action, out *decide.Outcome, finish func(decide.
 	}
 	for _, name := range a.Members {
 		other := n.w.node(name)
-		req := schema.PromiseRequest{From: n.name, Epoch: a.Epoch, Lease: a.Lease}
+		req := schema.PromiseRequest{From: n.name, Epoch: a.Epoch, Lease: a.Lease, Report: a.Kind == decide.AskReports}
 		n.w.send(n.name, name, func() {
 			other.sidecar(func() {
 				other.obs.Now = other.clock.now()
 				var r schema.PromiseReply
 				r, other.memory = decide.Promise(other.obs, other.memory, req)
-				if n.w.o.Mutate == PromiseAnything {
+				if n.w.o.Mutate == PromiseAnything && !req.Report {
 					r.Given, r.Why = true, ""
 				}
 				n.w.send(name, n.name, func() {
@@ -186,7 +186,14 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		})
 	case decide.Clone:
 		n.clone(up, report)
+	case decide.SetSync:
+		p.closed = false
+		p.setSync(a.Sync)
+		report(true)
 	case decide.StartPrimary:
+		if !p.running() {
+			p.sync, p.former, p.closed = a.Sync, a.Sync, a.Closed
+		}
 		if !p.start(schema.RolePrimary, a.Epoch, a.Deadline, report) {
 			report(false)
 		}
@@ -209,6 +216,7 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 			return
 		}
 		n.w.ledger.mayPromote(n, a.Epoch)
+		p.sync, p.former = a.Sync, a.Sync
 		p.promote(a.Timeline, report)
 	case decide.Checkpoint:
 		p.redo = len(p.wal)

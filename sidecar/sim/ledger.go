@@ -47,6 +47,9 @@ func (l *ledger) promoted(p *postgres) {
 	if p.epoch > l.newest {
 		l.reigns++
 	}
+	if n := l.missing(p); n > 0 && l.w.o.Sync == schema.SyncStrict {
+		l.w.violate("I4", "%s is promoted in epoch %d and lacks %d acknowledged commits", p.n.name, p.epoch, n)
+	}
 	l.newest, l.by = p.epoch, p.n.name
 	l.w.tell("%s: accepts writes in epoch %d on timeline %d", p.n.name, p.epoch, p.timeline)
 }

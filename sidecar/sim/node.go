@@ -94,9 +94,11 @@ func (n *node) boot() {
 	n.memory = decide.Memory{Record: n.saved}
 	n.peers = map[string]schema.Peer{}
 	n.polled, n.version = 0, 0
+	config := schema.DefaultClusterConfig()
+	config.SynchronousMode = n.w.o.Sync
 	addr := schema.Addresses{Postgres: n.name + ":5432"}
 	n.obs = decide.Observation{
-		Name: n.name, Addresses: addr, Config: schema.DefaultClusterConfig(), Session: n.saved.Session,
+		Name: n.name, Addresses: addr, Config: config, Session: n.saved.Session,
 		Data: decide.Data{State: decide.DataUnknown}, Process: decide.Process{State: decide.ProcessUnknown}, SQL: decide.SQL{State: decide.SQLUnknown},
 	}
 	n.inspect()
@@ -184,6 +186,8 @@ func (n *node) inspect() {
 		}
 		if p.inRecovery {
 			n.obs.SQL.ReplayLSN = p.lsn()
+		} else {
+			n.obs.SQL.Replicas = p.replicas()
 		}
 	}
 }

@@ -51,6 +51,15 @@ type postgres struct {
 	heard      moment // last message of the upstream
 	ending     bool
 
+	// Synchronous replication: what commits wait for, what walsenders may still go by until was, what
+	// each standby has said that it flushed, and the commits that wait.
+	sync    schema.SyncSet
+	former  schema.SyncSet
+	until   moment
+	closed  bool
+	acks    map[string]int
+	waiting []waiter
+
 	// The fence.
 	armed    bool
 	epoch    schema.Epoch
@@ -113,8 +122,10 @@ func (p *postgres) end(s decide.ProcessState) {
 	p.state = s
 	p.gen++
 	p.armed = false
-	p.starting, p.streaming = false, false
+	p.starting, p.streaming, p.closed = false, false, false
 	p.upstream = ""
+	p.waiting, p.acks = nil, nil
+	p.sync, p.former = schema.SyncSet{}, schema.SyncSet{}
 	for _, other := range p.n.w.nodes { // its connections are reset
 		if q := other.pg; q.streaming && q.upstream == p.n.name && p.n.w.connected(p.n.name, other.name) {
 			q.streaming = false
@@ -199,10 +210,71 @@ func (p *postgres) write(id uint64, ack func()) {
 	if !p.writable() {
 		return
 	}
+	if p.closed {
+		return
+	}
 	p.n.w.ledger.accepted(p, id)
 	p.wal = append(p.wal, entry{id, p.timeline})
-	ack()
+	p.waiting = append(p.waiting, waiter{len(p.wal), ack})
+	p.releaseWaiters()
 	p.ship()
+}
+
+// waiter is a commit that waits for standbys; at is how many entries they must have.
+type waiter struct {
+	at  int
+	ack func()
+}
+
+// setSync changes what commits wait for. For up to a second a walsender may still go by what was before.
+func (p *postgres) setSync(s schema.SyncSet) {
+	p.former, p.until = p.sync, p.n.w.now+moment(p.n.w.between(0, time.Second))
+	p.sync = s
+	p.releaseWaiters()
+}
+
+// releaseWaiters acknowledges what enough standbys have.
+func (p *postgres) releaseWaiters() {
+	enough := func(s schema.SyncSet, at int) bool {
+		n := 0
+		for _, name := range s.Standbys {
+			if p.acks[name] >= at {
+				n++
+			}
+		}
+		return n >= s.Need
+	}
+	for len(p.waiting) > 0 {
+		w := p.waiting[0]
+		if !enough(p.sync, w.at) && (p.n.w.now >= p.until || !enough(p.former, w.at)) {
+			return
+		}
+		p.waiting = p.waiting[1:]
+		w.ack()
+	}
+}
+
+// flushed is a standby's reply.
+func (p *postgres) flushed(name string, gen, at int) {
+	if p.gen != gen || !p.running() {
+		return
+	}
+	if p.acks == nil {
+		p.acks = map[string]int{}
+	}
+	p.acks[name] = max(p.acks[name], at)
+	p.releaseWaiters()
+}
+
+// replicas are the rows of pg_stat_replication.
+func (p *postgres) replicas() []decide.Replica {
+	var rows []decide.Replica
+	for _, other := range p.n.w.nodes {
+		if q := other.pg; q.streaming && q.upstream == p.n.name {
+			rows = append(rows, decide.Replica{Name: other.name, Flush: lsnOf(p.acks[other.name]), Streaming: true})
+		}
+	}
+	return rows
 }
 
 // ship streams what standbys of ours lack.
@@ -220,7 +292,7 @@ func (p *postgres) shipTo(q *postgres) {
 		return
 	}
 	batch := p.wal[from:len(p.wal):len(p.wal)]
-	gen, tl, history := q.gen, p.timeline, p.history
+	gen, own, tl, history := q.gen, p.gen, p.timeline, p.history
 	p.n.w.send(p.n.name, q.n.name, func() {
 		q.n.host(func() {
 			if q.gen != gen || !q.streaming || q.upstream != p.n.name || len(q.wal) < from {
@@ -233,6 +305,8 @@ func (p *postgres) shipTo(q *postgres) {
 			if q.timeline != tl {
 				q.timeline, q.history = tl, history
 			}
+			at := len(q.wal)
+			p.n.w.send(q.n.name, p.n.name, func() { p.n.host(func() { p.flushed(q.n.name, own, at) }) })
 		})
 	})
 }

@@ -9,17 +9,24 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"howdah/consul/schema"
 )
 
 var (
 	seeds = flag.Int("seeds", 2000, "how many seeds to run")
 	first = flag.Uint64("first", 1, "the first seed")
 	often = flag.Duration("faults", 3*time.Second, "how often something is broken, on average")
+	mode  = flag.String("sync", "", "off, on or strict; empty takes each in turn")
 	trace = flag.Bool("story", false, "print the story of the first seed and nothing else")
 )
 
 func options(seed uint64) Options {
-	return Options{Seed: seed, Members: 3 + 2*int(seed%2), Length: 40 * time.Second, Quiet: 40 * time.Second, Faults: *often, Late: seed%5 == 0}
+	sync := *mode
+	if sync == "" {
+		sync = []string{schema.SyncOff, schema.SyncStrict, schema.SyncOff, schema.SyncOn}[seed%4]
+	}
+	return Options{Sync: sync, Seed: seed, Members: 3 + 2*int(seed%2), Length: 40 * time.Second, Quiet: 40 * time.Second, Faults: *often, Late: seed%5 == 0}
 }
 
 // TestSeeds runs random faults; I1 to I3, I7, corruption and liveness are checked as things happen.

@@ -47,6 +47,8 @@ type Options struct {
 	Kinds []Fault
 	// Mutate breaks one of howdah's own rules, to show that the checks notice.
 	Mutate Mutation
+	// Sync is schema.SyncOff, SyncOn or SyncStrict.
+	Sync string
 	// Late has the last member come to the cluster only while faults go on.
 	Late bool
 	// Trace keeps the story of the run.
