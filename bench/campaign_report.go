@@ -45,7 +45,7 @@ type findings struct {
 	Backwards []string       `json:"backwards,omitempty"`
 	Behind    time.Duration  `json:"behind"` // worst staleness on the ro route
 	Errors    map[string]int `json:"errors"`
-	Ends      []string       `json:"ends,omitempty"` // processes that ended, by whatever cause
+	Ends      []string       `json:"ends,omitempty"` // the last processes that ended unasked or by a fault
 
 	served [][]gap // by writer, for the timeline
 }
@@ -55,7 +55,7 @@ func (s *strain) judge(f *findings) {
 	w := s.crowd
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f.Reigns, f.Ends = s.reigns(), s.c.Troubles()
+	f.Reigns, f.Ends = s.reigns(), newest(s.c.Troubles())
 	f.Acked, f.Direct, f.Unseen, f.Errors = len(w.commits), len(w.direct), w.unseen, w.errors
 	at := func(i schema.Instant) string { return fmt.Sprintf("%.3f s", i.Sub(f.Up).Seconds()) }
 	usurped, late := usurpers(f.Reigns, slices.Concat(w.direct, w.commits))

@@ -286,10 +286,13 @@ func (s *strain) whole(ctx context.Context, from schema.Instant, bound time.Dura
 		return true
 	})
 	if err != nil {
-		return look, fmt.Errorf("%s: %w\n%s\n%s", why, err, s.c.Look(context.WithoutCancel(ctx)), strings.Join(s.c.Troubles(), "\n"))
+		return look, fmt.Errorf("%s: %w\n%s\n%s", why, err, s.c.Look(context.WithoutCancel(ctx)), strings.Join(newest(s.c.Troubles()), "\n"))
 	}
 	return look, nil
 }
+
+// newest are the last few of many.
+func newest(texts []string) []string { return texts[max(0, len(texts)-5):] }
 
 // count enters the acknowledged rows that the primary does not have.
 func (s *strain) count(ctx context.Context, o *outcome, commits []commit) error {

@@ -150,6 +150,24 @@ func killAll(ctx context.Context, group string) error {
 	})
 }
 
+// kill kills every process of the host, as killAll does, and gives it a new control group: in one that was killed once, kernels
+// kill a process that is cloned into it from outside, too (seen on 6.18).
+func (h *Host) kill(ctx context.Context) error {
+	if err := killAll(ctx, h.group); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Remove(h.group), os.Mkdir(h.group, 0o755)); err != nil {
+		return fmt.Errorf("a new control group for %s: %w", h.Name, err)
+	}
+	fresh, err := os.Open(h.group)
+	if err != nil {
+		return err
+	}
+	old := h.groupFile
+	h.groupFile = fresh
+	return old.Close()
+}
+
 // run runs a tool of the machine and returns an error with what it said.
 func run(ctx context.Context, stdin string, name string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)

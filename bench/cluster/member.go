@@ -100,10 +100,12 @@ func (m *Member) Kill(ctx context.Context) error {
 	for _, u := range []*unit{m.agent, m.launch, m.sidecar} {
 		u.release()
 	}
-	if err := killAll(ctx, m.Host.group); err != nil {
+	killed := killAll(ctx, m.Host.group)
+	// No keeper may start anything while the control group is replaced.
+	if err := errors.Join(killed, m.agent.kill(), m.launch.kill(), m.sidecar.kill()); err != nil {
 		return err
 	}
-	return errors.Join(m.agent.kill(), m.launch.kill(), m.sidecar.kill())
+	return m.Host.kill(ctx)
 }
 
 // Freeze stops every process of the host at one moment, as a paused virtual machine; connections stay open.
