@@ -47,7 +47,7 @@ func (n *network) add(ctx context.Context, name string, number int) (*Host, erro
 		return nil, err
 	}
 	n.hosts = append(n.hosts, h)
-	cable := fmt.Sprintf("link add %s type veth peer name eth0 netns %s\nlink set %s master bridge\nlink set %s up\n", name, h.namespace, name, name)
+	cable := fmt.Sprintf("link add name %s type veth peer name eth0 netns %s\nlink set dev %s master bridge\nlink set dev %s up\n", name, h.namespace, name, name)
 	inside := fmt.Sprintf("link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\n", h.Address)
 	return h, errors.Join(
 		run(ctx, cable, "ip", "-n", n.namespace, "-batch", "-"),

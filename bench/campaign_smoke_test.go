@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/local/localtest"
+)
+
+// smokeTimeout is for a machine on which other tests run; alone it takes less than a minute.
+const smokeTimeout = 5 * time.Minute
+
+// TestCampaign is a short campaign on hosts of their own.
+func TestCampaign(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: network namespaces cannot be made, so no campaign is tested; go run ./bench campaign as root does it")
+		return
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := campaignOptions{faults: 3, members: 3, seed: 1, mode: "async", kinds: []string{"cut-all", "switchover", "router-cut"},
+		lease: schema.DefaultClusterConfig().Lease.D(), howdah: localtest.Binary(t), root: root, out: filepath.Join(os.TempDir(), "howdah-test-campaign")}
+	ctx, cancel := context.WithTimeout(t.Context(), smokeTimeout)
+	defer cancel()
+	f, err := o.campaign(ctx, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := f.violations(); n > 0 || len(f.Outcomes) != o.faults {
+		t.Errorf("%d faults, %d violations:\n%s", len(f.Outcomes), n, f.markdown("none"))
+	}
+	if f.Acked < 100 || f.Direct < 10 || f.Reads["rw"] < 10 || f.Reads["ro"] < 10 {
+		t.Errorf("the clients did too little to prove anything: %d rows, %d past the routers, reads %v", f.Acked, f.Direct, f.Reads)
+	}
+	if len(f.Reigns) < 3 {
+		t.Errorf("a cut and a switchover end two reigns: %+v", f.Reigns)
+	}
+}
