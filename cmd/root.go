@@ -25,6 +25,17 @@ type entry struct {
 	command           Command
 }
 
+// argued is a command that takes words besides its options.
+type argued interface {
+	// ArgumentsUse is how the help shows them ("NAME").
+	ArgumentsUse() string
+	// Arguments takes them, before the options are loaded. An error says what is wanted.
+	Arguments(words []string) error
+}
+
+// parent is a command that has commands of its own.
+type parent interface{ Commands() []entry }
+
 // commands are all commands, with their defaults.
 func commands(stdio Stdio) []entry {
 	return []entry{
@@ -34,6 +45,9 @@ func commands(stdio Stdio) []entry {
 		{"demo", "run a whole cluster on this machine", demoLong, NewDemo(stdio)},
 		{"status", "show the cluster", statusLong, NewStatus(stdio)},
 		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
+		{"config", "show or change the cluster's configuration", configLong, configGroup{NewConfigShow(stdio)}},
+		{"history", "show who was the primary, and why", historyLong, NewHistory(stdio)},
+		{"remove", "forget a member that is gone for good", removeLong, NewRemove(stdio)},
 		{"version", "print the version", "", &Version{stdio: stdio}},
 	}
 }
@@ -64,13 +78,13 @@ func newRoot(f frame) *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
-	root.SetArgs(f.args)
+	root.SetArgs(append([]string{}, f.args...)) // nil would mean os.Args
 	root.SetIn(f.stdio.In)
 	root.SetOut(f.stdio.Out)
 	root.SetErr(f.stdio.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	for _, e := range f.commands {
-		root.AddCommand(f.bind(e))
+		root.AddCommand(f.bind(e, "howdah "))
 	}
 	return root
 }
@@ -92,18 +106,34 @@ func unknownCommand(root *cobra.Command, name string) string {
 func usageError(err error) error { return fmt.Errorf("%w\n%w", err, errUsage) }
 
 // bind makes a cobra command that loads the options and then runs e.
-func (f frame) bind(e entry) *cobra.Command {
-	set := options.New("howdah "+e.name, e.command)
+func (f frame) bind(e entry, path string) *cobra.Command {
+	set := options.New(path+e.name, e.command)
+	use := e.name + " [options]"
+	words, takesWords := e.command.(argued)
+	if takesWords {
+		use = e.name + " " + words.ArgumentsUse() + " [options]"
+	}
 	c := &cobra.Command{
-		Use:   e.name + " [options]",
+		Use:   use,
 		Short: e.short,
 		Long:  e.long,
 		Args: func(_ *cobra.Command, args []string) error {
+			if takesWords {
+				if err := words.Arguments(args); err != nil {
+					return usageError(fmt.Errorf("%s%s: %w", path, e.name, err))
+				}
+				return nil
+			}
 			if len(args) > 0 {
-				return usageError(fmt.Errorf("howdah %s: %q is not wanted here; options begin with --", e.name, args[0]))
+				return usageError(fmt.Errorf("%s%s: %q is not wanted here; options begin with --", path, e.name, args[0]))
 			}
 			return nil
 		},
+	}
+	if p, has := e.command.(parent); has {
+		for _, child := range p.Commands() {
+			c.AddCommand(f.bind(child, path+e.name+" "))
+		}
 	}
 	sources := func(partial bool) options.Sources {
 		return options.Sources{Flags: options.Given(c.Flags()), Environ: f.environ, ReadFile: f.readFile, Elsewhere: f.elsewhere(e.name), Partial: partial}
@@ -120,7 +150,7 @@ func (f frame) bind(e entry) *cobra.Command {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		found := set.UnknownFlags(f.args, "help")
 		if len(found) == 0 {
-			found = options.Problems{{From: "howdah " + e.name, Advice: err.Error()}}
+			found = options.Problems{{From: path + e.name, Advice: err.Error()}}
 		}
 		var others options.Problems
 		if errors.As(set.Load(sources(true)), &others) {
@@ -136,7 +166,13 @@ func (f frame) help(c *cobra.Command, set *options.Set) {
 	if text == "" {
 		text = c.Short
 	}
-	fmt.Fprintf(f.stdio.Out, "%s\n\nUsage:\n  %s\n%s", strings.TrimSpace(text), c.UseLine(), set.Usage())
+	fmt.Fprintf(f.stdio.Out, "%s\n\nUsage:\n  %s\n", strings.TrimSpace(text), c.UseLine())
+	for _, child := range c.Commands() {
+		if child.IsAvailableCommand() {
+			fmt.Fprintf(f.stdio.Out, "  %-50s %s\n", child.UseLine(), child.Short)
+		}
+	}
+	fmt.Fprint(f.stdio.Out, set.Usage())
 }
 
 // elsewhere returns the options of the other commands.

@@ -1,17 +1,11 @@
 package cmd
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
-	"slices"
 
 	"go.uber.org/zap"
-	"sigs.k8s.io/yaml"
 
 	"howdah/cmd/options"
 	"howdah/consul"
@@ -144,35 +138,6 @@ func (c *Sidecar) bootstrap() (schema.ClusterConfig, error) {
 		return config, fmt.Errorf("bootstrap-config %s:\n%w", c.BootstrapConfig, err)
 	}
 	return config, nil
-}
-
-// readClusterConfig changes config by what a YAML document says. Key by key, so that all mistakes are found
-// and each names its key.
-func readClusterConfig(data []byte, config *schema.ClusterConfig) error {
-	asJSON, err := yaml.YAMLToJSONStrict(data)
-	if err != nil {
-		return err
-	}
-	var values map[string]json.RawMessage
-	if err := json.Unmarshal(asJSON, &values); err != nil {
-		return errors.New("want one `key: value` on each line")
-	}
-	var errs []error
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		one, err := json.Marshal(map[string]json.RawMessage{key: values[key]})
-		if err != nil {
-			return err
-		}
-		d := json.NewDecoder(bytes.NewReader(one))
-		d.DisallowUnknownFields()
-		if err := d.Decode(config); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s is not allowed: %w", key, values[key], err))
-		}
-	}
-	if len(errs) == 0 {
-		return config.Validate()
-	}
-	return errors.Join(errs...)
 }
 
 // member is everything that Run puts together, before anything is started.

@@ -157,6 +157,7 @@ var cases = map[string]func(*room){
 	"lock delay":                                      lockDelay,
 	"transactions roll back whole":                    rolledBackWhole,
 	"documents are changed by check-and-set":          documents,
+	"the configuration is changed with its history":   configChanges,
 	"documents that cannot be read are errors":        unreadable,
 	"watch tells of changes, and of their absence":    watch,
 	"watch goes on after a document is put right":     watchUnreadable,

@@ -30,9 +30,6 @@ type ClusterConfig struct {
 	SynchronousMode        string `json:"synchronous_mode,omitempty"`
 	MinSynchronousStandbys int    `json:"min_synchronous_standbys,omitempty"`
 	MaxSynchronousStandbys int    `json:"max_synchronous_standbys,omitempty"`
-	// Paused keeps howdah's hands off: no automatic failover, no start of a Postgres that stopped, no clone. The
-	// primary goes on renewing its lease, and the fence holds as ever.
-	Paused bool `json:"paused,omitempty"`
 	// Parameters are PostgreSQL settings for every member; those that howdah rules are refused.
 	Parameters map[string]string `json:"parameters,omitempty"`
 	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
