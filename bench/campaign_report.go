@@ -142,7 +142,7 @@ func (f *findings) markdown(svg string) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	say("%s, %s; %s.\n\n    %s\n\n", f.Date, f.Machine, f.Versions, f.Command)
-	say("%d faults in %.0f minutes; %d promotions; [timeline](%s).\n\n", len(f.Outcomes), f.Ended.Sub(f.Up).Minutes(), len(f.Reigns), svg)
+	say("%d faults in %.1f minutes; %d reigns, the first included; [timeline](%s).\n\n", len(f.Outcomes), f.Ended.Sub(f.Up).Minutes(), len(f.Reigns), svg)
 	missing, unwhole := 0, 0
 	for _, o := range f.Outcomes {
 		missing += o.Missing
