@@ -56,7 +56,8 @@ func (c *Sidecar) Run(ctx context.Context) error {
 		Version: buildVersion(), Instance: instance, Log: m.log,
 	}, sidecar.Deps{
 		Lock: m.consul, Documents: m.consul, Gossip: memberGossip{gossip, m.log.Named("gossip")}, Launcher: m.launcher, Server: server,
-		Register: c.register(m), Refused: unchanged, Now: boottime.Now,
+		Register: c.register(m), Refused: unchanged,
+		SessionGone: func(err error) bool { return errors.Is(err, consul.ErrSessionGone) }, Now: boottime.Now,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())

@@ -54,7 +54,9 @@ func (x actor) run(ctx context.Context, a decide.Action) decide.Outcome {
 	case err == nil:
 		out.Result = decide.OK
 		return out
-	case x.s.d.Refused(err):
+	case a.Kind == decide.RenewSession && !x.s.d.SessionGone(err):
+		out.Result = decide.Unclear
+	case x.s.d.Refused(err), errors.Is(err, postgres.ErrCannotRewind):
 		out.Result = decide.Refused
 	default:
 		out.Result = decide.Unclear
@@ -139,6 +141,8 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		return x.initdb(ctx, out)
 	case decide.Clone:
 		return x.clone(ctx, a)
+	case decide.Rewind:
+		return x.rewind(ctx, a)
 	case decide.StartPrimary:
 		settings := postgres.Settings{Role: schema.RolePrimary, Config: x.config, SynchronousStandbyNames: a.Sync.Setting(), Closed: a.Closed}
 		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline}, settings)
@@ -196,6 +200,17 @@ func (x actor) clone(ctx context.Context, a decide.Action) error {
 		return err
 	}
 	return x.s.d.Server.Clone(ctx, postgres.CloneRequest{
+		From: *up, SystemID: x.state.Initialize.Value.SystemID,
+		Settings: postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up},
+	})
+}
+
+func (x actor) rewind(ctx context.Context, a decide.Action) error {
+	up, err := upstream(a.From)
+	if err != nil {
+		return err
+	}
+	return x.s.d.Server.Rewind(ctx, postgres.RewindRequest{
 		From: *up, SystemID: x.state.Initialize.Value.SystemID,
 		Settings: postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up},
 	})

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -152,7 +153,19 @@ func (l *loop) begin(a decide.Action) {
 	do := actor{s: l.s, config: l.obs.Config, state: l.obs.State, data: l.found, running: l.obs.Process.State == decide.ProcessRunning, sql: l.obs.SQL}
 	l.acting.Go(func() {
 		out := do.run(ctx, a)
-		l.post(func() { l.learn(out) })
+		out.EndedAt = l.s.d.Now()
+		if slot != decide.SlotPostgres && slot != decide.SlotFence {
+			l.post(func() { l.learn(out) })
+			return
+		}
+		// What follows rests on how Postgres is now, not on how it was before.
+		ask, cancel := context.WithTimeout(l.ctx, 500*time.Millisecond)
+		defer cancel()
+		st, err := l.s.d.Launcher.Status(ask)
+		l.post(func() {
+			l.learn(out)
+			l.seeLauncher(st, err)
+		})
 	})
 }
 
@@ -214,6 +227,9 @@ func (s *Sidecar) Switchover(ctx context.Context, to string) error {
 		err error
 	}
 	c := make(chan answer, 1)
+	if !s.running.Load() {
+		return errors.New("the sidecar is still starting")
+	}
 	if !s.loop.post(func() {
 		l := s.loop
 		leader := l.obs.Lock.Leader

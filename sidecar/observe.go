@@ -68,7 +68,10 @@ func (l *loop) watchLauncher(ctx context.Context) {
 
 // walGone is what a standby's log says when its upstream has removed WAL that it needs
 // (src/backend/access/transam/xlogreader.c and walsender.c: "requested WAL segment %s has already been removed").
-const walGone = "has already been removed"
+const (
+	walGone = "has already been removed"
+	walLost = "could not receive data from WAL stream"
+)
 
 // seeLauncher takes in what the launcher said. Silence is "unknown".
 func (l *loop) seeLauncher(st launch.Status, err error) {
@@ -83,12 +86,12 @@ func (l *loop) seeLauncher(st launch.Status, err error) {
 	}
 	l.launched = st
 	p := decide.Process{
-		State: decide.ProcessState(st.Process), Since: old.Since, Armed: st.Armed, Epoch: st.Epoch, Deadline: st.Deadline, Detail: st.ExitDetail,
+		State: decide.ProcessState(st.Process), At: st.Now, Since: old.Since, Armed: st.Armed, Epoch: st.Epoch, Deadline: st.Deadline, Detail: st.ExitDetail,
 		Ending: st.Ending,
 	}
 	if l.obs.SQL.InRecovery || !l.obs.SQL.Answers() {
 		for _, line := range st.LastLog {
-			p.WALMissing = p.WALMissing || strings.Contains(line, "requested WAL segment") && strings.Contains(line, walGone)
+			p.WALMissing = p.WALMissing || strings.Contains(line, walLost) && strings.Contains(line, walGone)
 		}
 	}
 	if p.State != old.State || p.Gone() && st.StartedAt != l.pace.startedAt {
@@ -146,6 +149,7 @@ func (l *loop) seeData(at schema.Instant, found postgres.DataDir, err error) {
 		d.State = decide.DataValid
 		d.Timeline = found.Timeline
 		d.RedoLSN = found.Control.RedoLSN
+		d.CanRewind, d.RewindWhy = postgres.CanRewind(found)
 		if found.Control.CleanShutdown() {
 			d.ShutdownLSN = found.Control.ShutdownEnd()
 		}

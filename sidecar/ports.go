@@ -59,6 +59,7 @@ type Server interface {
 	Probe(ctx context.Context) (postgres.Probe, error)
 	Initdb(ctx context.Context, cfg schema.ClusterConfig) error
 	Clone(ctx context.Context, r postgres.CloneRequest) error
+	Rewind(ctx context.Context, r postgres.RewindRequest) error
 	Configure(ctx context.Context, s postgres.Settings) (postgres.Change, error)
 	ReserveTimeline(next schema.Timeline) error
 	Promote(ctx context.Context) error
@@ -81,6 +82,8 @@ type Deps struct {
 	Register func(ctx context.Context, role schema.Role) error
 	// Refused reports an error of Lock or Documents after which nothing was changed, for certain.
 	Refused func(error) bool
+	// SessionGone reports an error of RenewSession that says that there is no such session.
+	SessionGone func(error) bool
 	// Now reads CLOCK_BOOTTIME.
 	Now func() schema.Instant
 }

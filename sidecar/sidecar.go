@@ -41,6 +41,7 @@ type Sidecar struct {
 	instance string
 	events   journal
 	snapshot atomic.Pointer[schema.ClusterStatus]
+	running  atomic.Bool  // Run has set the loop up
 	turned   atomic.Int64 // schema.Instant of the last turn of the loop
 }
 
@@ -86,6 +87,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	l.ctx = ctx
+	s.running.Store(true)
 	s.d.Gossip.HandlePromises(l.promise)
 	g.Go(func() error { return l.run(ctx) })
 	g.Go(func() error { l.watchConsul(ctx); return nil })

@@ -43,6 +43,7 @@ type upkeep struct {
 	s          *Sidecar
 	log        *zap.Logger
 	rolesFor   schema.Epoch
+	checkedFor schema.Epoch // of the reign whose first checkpoint was asked for
 	rolesAt    schema.Instant
 	slotsFor   []string
 	slotsAt    schema.Instant
@@ -102,6 +103,9 @@ func (u *upkeep) turn(ctx context.Context, d duties) {
 	}
 	if d.serving {
 		u.try("ensure roles", func() error { return u.roles(ctx, d) })
+	}
+	if d.serving {
+		u.checkpoint(ctx, d)
 	}
 	if d.answers && (d.serving || d.role == schema.RoleStandby) {
 		u.try("ensure slots", func() error { return u.slots(ctx, d) })
@@ -196,6 +200,20 @@ func (u *upkeep) roles(ctx context.Context, d duties) error {
 	}
 	u.rolesFor, u.rolesAt = d.epoch, d.now
 	return nil
+}
+
+// checkpoint asks for one at the beginning of a reign, beside everything else because it may take long: it writes
+// the new timeline into the control file, before which no member can be rewound to this one.
+func (u *upkeep) checkpoint(ctx context.Context, d duties) {
+	if u.checkedFor == d.epoch {
+		return
+	}
+	u.checkedFor = d.epoch
+	u.s.loop.acting.Go(func() {
+		if err := u.s.d.Server.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+			u.log.Warn("checkpoint after the promotion failed; PostgreSQL makes one in its own time", zap.Error(err))
+		}
+	})
 }
 
 // slots keeps one slot for every other member, on standbys too, where they are moved up by what the

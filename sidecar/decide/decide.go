@@ -32,14 +32,39 @@ func Decide(o Observation, m Memory) (Plan, Memory) {
 // It reports whether a was planned.
 func (d *decision) do(a Action) bool {
 	slot := a.Kind.Slot()
-	if (a.Kind == Initdb || a.Kind == Clone) && d.o.Data.At <= d.m.HandledAt {
-		return false // the directory has not been looked at since the last action on it
+	if slot == SlotPostgres && d.stale(a.Kind) {
+		return false
 	}
 	if d.o.Busy[slot] != "" || d.planned(slot) || d.heldBack(a.Kind) {
 		return false
 	}
 	d.plan.Actions = append(d.plan.Actions, a)
 	return true
+}
+
+// stale reports that what was seen of Postgres or of its directory is older than the last action on it, or than
+// the last change of its process: then nothing is begun that rests on it.
+func (d *decision) stale(k Kind) bool {
+	if d.o.Process.At <= d.m.HandledAt {
+		return true
+	}
+	switch k {
+	case Initdb, Clone, Rewind, StartPrimary, StartStandby, CheckHistory:
+		return d.o.Data.At <= d.m.HandledAt || d.o.Data.At < d.o.Process.Since
+	}
+	return false
+}
+
+// stopNow stops Postgres by SIGQUIT, not more often than every 200 ms.
+func (d *decision) stopNow(why string) {
+	since := d.o.Now.Sub(d.m.StopAt)
+	if d.m.StopAt != schema.Never && since < 200*time.Millisecond || !d.do(Action{Kind: StopNow, Why: why}) {
+		return
+	}
+	if d.m.StopAt == schema.Never || since > 10*time.Second {
+		d.note(schema.EventDemoted, d.m.Record.Epoch, "stopping postgres: %s", why)
+	}
+	d.m.StopAt = d.o.Now
 }
 
 // planned reports whether this plan already has an action for the slot.
@@ -117,9 +142,7 @@ func (d *decision) fence() {
 	default:
 		why = "it accepts writes without a lease"
 	}
-	if d.do(Action{Kind: StopNow, Why: why}) {
-		d.note(schema.EventDemoted, d.m.Record.Epoch, "stopping postgres: %s", why)
-	}
+	d.stopNow(why)
 	d.say(schema.StateStopping, "stopping postgres: %s", why)
 }
 
@@ -162,7 +185,7 @@ func (d *decision) wrongCluster() bool {
 		return false
 	}
 	if d.o.Process.State == ProcessRunning {
-		d.do(Action{Kind: StopNow, Why: "the data directory belongs to another cluster"})
+		d.stopNow("the data directory belongs to another cluster")
 	}
 	d.say(schema.StateNeedsOperator, "the data directory belongs to another cluster: its system identifier is %s, that of %s is %s; "+
 		"check --cluster and --data-dir, or move the directory away to have this member cloned", d.o.Data.SystemID, d.m.Record.Cluster, want)

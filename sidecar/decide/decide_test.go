@@ -26,7 +26,7 @@ func standby() (Observation, Memory) {
 		Now: t0, Name: "pg2", Config: schema.DefaultClusterConfig(), Consul: Consul{Seen: true, AnsweredAt: t0}, Session: "s2",
 		Lock:    schema.LockView{Known: true, Exists: true, Index: 70, Session: "s1", Leader: record, AskedAt: t0 - 1},
 		Data:    Data{State: DataValid, At: t0, SystemID: "7", Timeline: 2, StandbySignal: true},
-		Process: Process{State: ProcessRunning, Since: t0 - schema.Instant(time.Hour)},
+		Process: Process{State: ProcessRunning, At: t0, Since: t0 - schema.Instant(time.Hour)},
 		SQL:     SQL{State: SQLOK, At: t0, InRecovery: true, SystemID: "7", Timeline: 2, LSN: 0x5000, Streaming: true},
 	}
 	o.State.Index = 70
@@ -59,7 +59,7 @@ func planned(p Plan) []Kind {
 
 // at moves the observation to d after t0, with a read of the lock begun at read.
 func (o Observation) at(d, read time.Duration) Observation {
-	o.Now, o.Lock.AskedAt = t0.Add(d), t0.Add(read)
+	o.Now, o.Lock.AskedAt, o.Process.At = t0.Add(d), t0.Add(read), t0.Add(d)
 	return o
 }
 
@@ -102,9 +102,15 @@ func TestSeizeRaisesEpochAndTimeline(t *testing.T) {
 	o.State.History = schema.Doc[schema.History]{Exists: true, Value: schema.History{Reigns: []schema.Reign{{Epoch: 6, Timeline: 5}}}}
 	o.Peers = []schema.Peer{peer("pg3", 0x4000)}
 	o.Peers[0].Status.Epoch = 9
+	// The record is of epoch 4 and epoch 9 is known: it says nothing about who has most.
 	p, _ := Decide(o.at(time.Minute, time.Minute-1), m)
+	if slices.Contains(planned(p), Seize) || !strings.Contains(p.Reason, "not heard of: pg1") {
+		t.Fatalf("planned %v without having heard of pg1: %s", planned(p), p.Reason)
+	}
+	o.Peers = append([]schema.Peer{peer("pg1", 0x3000)}, o.Peers...)
+	p, _ = Decide(o.at(time.Minute, time.Minute-1), m)
 	if got := planned(p); !slices.Equal(got, []Kind{Seize}) {
-		t.Fatalf("planned %v", got)
+		t.Fatalf("planned %v: %s", got, p.Reason)
 	}
 	l := p.Actions[len(p.Actions)-1].Leader
 	if l.Epoch != 10 || l.NextTimeline != 6 || l.Phase != schema.PhasePromoting || l.Session != "s2" {
@@ -282,7 +288,7 @@ func TestACrashIsRecoveredInPlaceIfThatIsQuick(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			o, m := holder()
 			o = o.at(400*time.Millisecond, 0)
-			o.Process = Process{State: ProcessCrashed, Since: o.Now - 2}
+			o.Process = Process{State: ProcessCrashed, At: o.Now, Since: o.Now - 2}
 			o.Data.At, o.Data.RedoLSN = o.Now-1, c.redo
 			o.SQL, o.Peers, m.Crashes = SQL{}, c.peers, c.crashes
 			p, after := Decide(o, m)
@@ -297,7 +303,7 @@ func TestACrashIsRecoveredInPlaceIfThatIsQuick(t *testing.T) {
 	o, m := holder()
 	m.LSN = 0x5000 + 4*recoveryRate
 	o = o.at(400*time.Millisecond, 0)
-	o.Process = Process{State: ProcessCrashed, Since: o.Now - 2}
+	o.Process = Process{State: ProcessCrashed, At: o.Now, Since: o.Now - 2}
 	o.Data.At, o.Data.RedoLSN = o.Now-1, 0x5000
 	o.SQL, o.Peers = SQL{}, []schema.Peer{peer("pg2", m.LSN)}
 	o.Lock.Leader.FlushLSN = m.LSN
@@ -392,7 +398,7 @@ func TestBootstrap(t *testing.T) {
 		o, _ := standby()
 		o.State, o.Lock = schema.ClusterState{Index: 1}, schema.LockView{Known: true, AskedAt: t0}
 		o.Data, o.SQL = Data{State: DataEmpty, At: t0}, SQL{}
-		o.Process = Process{State: ProcessStopped}
+		o.Process = Process{State: ProcessStopped, At: o.Now}
 		return o, Memory{Record: Record{Cluster: "c", Name: "pg2"}, SessionAt: t0}
 	}
 	o, m := fresh()
@@ -425,5 +431,74 @@ func TestAnotherClustersDataAreLeftAlone(t *testing.T) {
 	p, _ := Decide(o, m)
 	if len(planned(p)) != 0 || p.State != schema.StateNeedsOperator || !strings.Contains(p.Reason, "system identifier is 8") {
 		t.Errorf("planned %v; %s: %s", planned(p), p.State, p.Reason)
+	}
+}
+
+func TestTheRecordCoversTheDeadlineInForce(t *testing.T) {
+	o, m := holder()
+	m.Reign.Deadline = t0.Add(30 * time.Second) // from when the lease was 30 s
+	m.Reign.Phase = schema.PhaseStopping        // so that there is something to write
+	m.Switch = Switch{ID: "x", To: "pg2", Step: StepStop, Since: t0}
+	p, _ := Decide(o.at(time.Second, 0), m)
+	i := slices.IndexFunc(p.Actions, func(a Action) bool { return a.Kind == Renew })
+	if i < 0 || p.Actions[i].Leader.Lease.D() != 29*time.Second {
+		t.Errorf("planned %+v: want a renewal whose lease covers 29 s", p.Actions)
+	}
+}
+
+func TestNoReleaseWhileAStartMayBeUnderWay(t *testing.T) {
+	o, m := holder()
+	m.Reign.HandOver = "a test"
+	o = o.at(400*time.Millisecond, 0)
+	o.Process.State = ProcessCrashed
+	o.Busy[SlotPostgres] = StartPrimary
+	if p, _ := Decide(o, m); slices.Contains(planned(p), Release) {
+		t.Error("released while a start was under way")
+	}
+	o.Busy[SlotPostgres] = ""
+	m.HandledAt = o.Now
+	if p, _ := Decide(o, m); slices.Contains(planned(p), Release) {
+		t.Error("released on a status from before the start ended")
+	}
+}
+
+func TestAnOldRecordIsNotBelieved(t *testing.T) {
+	o, m := standby()
+	m.Record.Epoch = 6
+	o.Lock.Session, o.Lock.Leader.Phase = "", schema.PhaseReleased
+	if p, _ := Decide(o.at(time.Second, time.Second-1), m); slices.Contains(planned(p), Seize) {
+		t.Error("seized at once on a released record of an older epoch")
+	}
+	o, m = holder()
+	m.Reign, m.Record.Epoch = Reign{}, 5
+	if _, m = Decide(o.at(time.Second, time.Second-1), m); m.Reign.Active {
+		t.Error("adopted a record of our own that is older than an epoch that is known")
+	}
+}
+
+func TestAWipedConsulDoesNotShrinkTheMembersRemembered(t *testing.T) {
+	o, m := standby()
+	m.Record.Members = []string{"pg1", "pg2", "pg3"}
+	o.State.Members, o.State.Leader = o.State.Members[1:2], schema.LockView{Known: true}
+	if _, m = Decide(o, m); len(m.Record.Members) != 3 {
+		t.Errorf("members remembered: %v", m.Record.Members)
+	}
+}
+
+func TestStopNowIsNotRepeatedAtOnce(t *testing.T) {
+	o, m := holder()
+	m.Reign, m.Record.Session = Reign{}, ""
+	o.Lock.Session, o.Lock.Leader.Member, o.Lock.Leader.Epoch = "s3", "pg3", 5
+	stops := 0
+	for i := range 100 {
+		o = o.at(time.Second+time.Duration(i)*time.Millisecond, 0)
+		var p Plan
+		p, m = Decide(o, m)
+		if slices.Contains(planned(p), StopNow) {
+			stops++
+		}
+	}
+	if stops != 1 {
+		t.Errorf("%d stops planned within 100 ms", stops)
 	}
 }

@@ -48,7 +48,7 @@ func (d *decision) rejoin(up Upstream, serves bool) {
 	case !serves:
 		d.say(schema.StateWaiting, "waiting for %s to serve", up.Member)
 	case checked && !d.m.Rejoin.Follows:
-		d.clone(up, "its history does not lead to that of "+up.Member)
+		d.repair(up, epoch)
 	case checked || d.o.Data.StandbySignal:
 		d.startStandby(up, "to follow "+up.Member)
 	default:
@@ -62,6 +62,10 @@ func (d *decision) steer(up Upstream, serves bool) {
 	if !sql.Answers() {
 		d.m.NotStreaming = schema.Never
 		d.say(schema.StateStarting, "postgres does not answer yet")
+		// One that was rewound needs WAL of its source before it is consistent; the source may be gone by then.
+		if serves && sql.State == SQLStarting && d.o.Now.Sub(d.o.Process.Since) >= d.o.Config.StartTimeout.D() {
+			d.unstick(up, true)
+		}
 		return
 	}
 	if !sql.InRecovery {
@@ -84,20 +88,26 @@ func (d *decision) steer(up Upstream, serves bool) {
 	}
 	d.say(schema.StateRunning, "no WAL receiver is connected to %s", up.Member)
 	if serves {
-		d.unstick(up)
+		d.unstick(up, d.o.Now.Sub(d.m.NotStreaming) >= streamPatience)
 	}
 }
 
-// unstick finds out why a standby does not stream, and has it cloned where that is the only way.
-func (d *decision) unstick(up Upstream) {
+// unstick finds out why a standby does not stream or does not come up, once it has been waited for, and stops it
+// where it cannot go on as it is.
+func (d *decision) unstick(up Upstream, waited bool) {
 	epoch := d.o.Lock.Leader.Epoch
 	r := d.m.Rejoin
 	current := r.Checked && r.Epoch == epoch
 	switch {
-	case current && !r.Follows, d.o.Process.WALMissing:
+	case current && !r.Follows, d.o.Process.WALMissing && waited:
+		if !d.do(Action{Kind: StopFast, Timeout: d.o.Config.StopTimeout.D(), Why: "it cannot follow " + up.Member + " as it is"}) {
+			return
+		}
 		d.m.Rejoin = Rejoin{Epoch: epoch, Checked: true, At: d.o.Now}
-		d.do(Action{Kind: StopFast, Timeout: d.o.Config.StopTimeout.D(), Why: "it cannot follow " + up.Member + " and will be cloned"})
-	case d.o.Now.Sub(d.m.NotStreaming) >= streamPatience && (!current || d.o.Now.Sub(r.At) >= 2*streamPatience):
+		if d.o.Process.WALMissing {
+			d.m.Rewinds = Rewinds{Epoch: epoch, Over: true, Why: "the WAL that it needs is gone"}
+		}
+	case waited && (!current || d.o.Now.Sub(r.At) >= 2*streamPatience):
 		d.checkHistory(up, epoch, "no WAL has come for some time")
 	}
 }

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -25,8 +26,16 @@ func (d *decision) learnEpoch() {
 		e = max(e, p.Status.Epoch)
 	}
 	d.m.Record.Epoch = e
-	if d.o.State.Index != 0 {
+	switch {
+	case d.o.State.Index == 0:
+	case d.o.State.Leader.Exists:
 		d.m.Record.Members = d.o.memberNames()
+	default: // Consul may have lost its memory; we have not
+		d.m.Record.Members = union(d.m.Record.Members, d.o.memberNames())
+	}
+	d.m.Record.Timeline = max(d.m.Record.Timeline, d.newestTimeline())
+	if r := d.m.Reign; r.Active && e > r.Epoch && !d.alive() {
+		d.endReign(fmt.Sprintf("epoch %d is known, and the lease of epoch %d has run out", e, r.Epoch))
 	}
 }
 
@@ -58,8 +67,9 @@ func (d *decision) squareReign(v schema.LockView) {
 	}
 	own := v.Leader.Member == d.o.Name && v.Leader.Epoch == r.Epoch
 	switch {
-	case own && v.HeldBy(r.Session):
-		r.Index = v.Index // our own write, whose answer was lost
+	case v.Leader.Member == d.o.Name && v.HeldBy(r.Session) && v.Leader.Epoch >= r.Epoch:
+		r.Index, r.Epoch = v.Index, v.Leader.Epoch // our own write, whose answer was lost
+		d.m.Record.Reigned = r.Epoch
 		r.WrittenPhase = v.Leader.Phase
 		r.Written = v.Leader.Members
 		r.Sync.Recorded = v.Leader.Sync
@@ -78,7 +88,7 @@ func (d *decision) squareReign(v schema.LockView) {
 // lost, or a reign from before this sidecar started.
 func (d *decision) adoptable(v schema.LockView) bool {
 	return d.o.Busy[SlotLock] != Seize && d.o.Session != "" && v.HeldBy(d.o.Session) && v.Leader.Member == d.o.Name &&
-		v.Leader.Phase != schema.PhaseReleased && v.Leader.Epoch >= d.m.Record.Reigned
+		v.Leader.Phase != schema.PhaseReleased && v.Leader.Epoch >= d.m.Record.Epoch
 }
 
 // adopt begins a reign from the record. Its deadline is the launcher's, if that is of this epoch;
@@ -92,8 +102,12 @@ func (d *decision) adopt(v schema.LockView) {
 	if r.Phase == schema.PhaseStopping {
 		r.Phase = schema.PhaseServing // a switchover that its sidecar did not live to finish
 	}
+	r.Lease = v.Leader.Lease
 	if p := d.o.Process; p.Armed && p.Epoch == r.Epoch {
 		r.Deadline = p.Deadline
+	} else if r.Phase != schema.PhaseBootstrapping { // a promise may have been given and forgotten over a restart
+		lease := v.Leader.Lease.D()
+		d.m.PromisedUntil = schema.Latest(d.m.PromisedUntil, d.o.Now.Add(lease+schema.Margin(lease)))
 	}
 	d.m.SeizeFailedAt = schema.Never
 	d.beginReign(r)
@@ -153,6 +167,8 @@ func (d *decision) learnOutcome(out Outcome) {
 			d.m.Rejoin, d.m.Timeline, d.m.LSN, d.m.NotStreaming = Rejoin{}, 0, 0, schema.Never
 			d.note(schema.EventCloned, d.m.Record.Epoch, "cloned from %s", out.Action.From.Member)
 		}
+	case Rewind:
+		d.learnRewind(out)
 	case Initdb:
 		if out.Result == OK {
 			d.m.Record.SystemID = out.SystemID
@@ -170,7 +186,7 @@ func (d *decision) learnOutcome(out Outcome) {
 		}
 	}
 	if out.Action.Kind.Slot() == SlotPostgres {
-		d.m.HandledAt = d.o.Now
+		d.m.HandledAt = schema.Latest(d.m.HandledAt, out.EndedAt)
 	}
 	d.learnRetry(out)
 }
@@ -218,6 +234,7 @@ func (d *decision) learnSeize(out Outcome) {
 			}
 			r.Session, r.Index, r.RenewedAt = l.Session, out.View.Index, out.View.AskedAt
 			r.Deadline = schema.Latest(r.Deadline, deadline)
+			r.Lease = l.Lease
 			r.Written, r.Attempted, r.WrittenPhase, r.Sync.Recorded = l.Members, nil, l.Phase, l.Sync
 			d.m.Record.Session = l.Session
 			return
@@ -225,7 +242,7 @@ func (d *decision) learnSeize(out Outcome) {
 		d.beginReign(Reign{
 			Active: true, Epoch: l.Epoch, Phase: l.Phase, WrittenPhase: l.Phase, Session: l.Session, Index: out.View.Index,
 			Deadline: deadline, AskedAt: out.View.AskedAt, RenewedAt: out.View.AskedAt, Since: d.o.Now, Written: l.Members, NextTimeline: l.NextTimeline, Why: out.Action.Why,
-			Sync: Synchronous{Recorded: l.Sync, Wanted: l.Sync},
+			Sync: Synchronous{Recorded: l.Sync, Wanted: l.Sync}, Lease: l.Lease,
 		})
 		d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
 	case Refused, Unclear:
@@ -243,7 +260,7 @@ func (d *decision) learnRenew(out Outcome) {
 	switch out.Result {
 	case OK:
 		r.Epoch, r.Index, r.RenewedAt, r.WrittenPhase = l.Epoch, out.View.Index, out.View.AskedAt, l.Phase
-		r.Written, r.Attempted, r.Sync.Recorded = l.Members, nil, l.Sync
+		r.Written, r.Attempted, r.Sync.Recorded, r.Lease = l.Members, nil, l.Sync, l.Lease
 		r.Deadline = schema.Latest(r.Deadline, out.View.AskedAt.Add(l.Lease.D()))
 		d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
 		d.m.Record.Reigned = r.Epoch
@@ -275,7 +292,8 @@ func (d *decision) learnPromises(out Outcome) {
 
 // learnPostgres keeps what a stopped Postgres can no longer tell.
 func (d *decision) learnPostgres() {
-	if d.o.Data.State == DataValid {
+	// What was seen before the last action on the directory is of what it no longer holds.
+	if d.o.Data.State == DataValid && d.o.Data.At > d.m.HandledAt {
 		d.m.Record.SystemID = d.o.Data.SystemID
 		d.m.Timeline = max(d.m.Timeline, d.o.Data.Timeline)
 		d.m.LSN = max(d.m.LSN, d.o.Data.ShutdownLSN, d.o.Data.RedoLSN)

@@ -16,6 +16,8 @@ type Record struct {
 	Epoch schema.Epoch `json:"epoch"`
 	// Reigned is the epoch of the newest reign of our own.
 	Reigned schema.Epoch `json:"reigned,omitempty"`
+	// Timeline is the newest timeline ever heard of.
+	Timeline schema.Timeline `json:"timeline,omitempty"`
 	// Session is the session of our reign, so that a restarted sidecar finds it again.
 	Session string `json:"session,omitempty"`
 	// Members are all members last known.
@@ -25,7 +27,7 @@ type Record struct {
 // Equal reports whether r and s say the same.
 func (r Record) Equal(s Record) bool {
 	return slices.Equal(r.Members, s.Members) && r.Cluster == s.Cluster && r.Name == s.Name && r.SystemID == s.SystemID &&
-		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Session == s.Session
+		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Timeline == s.Timeline && r.Session == s.Session
 }
 
 // Memory is what a member carries from one decision to the next.
@@ -39,6 +41,7 @@ type Memory struct {
 	SeizeFailedAt schema.Instant
 	Reports       Reports
 	Rejoin        Rejoin
+	Rewinds       Rewinds
 	Switch        Switch
 	// Following is the upstream that Postgres was last configured for by us.
 	Following Upstream
@@ -60,6 +63,8 @@ type Memory struct {
 	// HandledAt is when the last action of the Postgres slot ended: what was seen of the data directory
 	// before does not count.
 	HandledAt schema.Instant
+	// StopAt is when Postgres was last told to stop at once.
+	StopAt schema.Instant
 	// LaunchLost is since when the launcher has not answered.
 	LaunchLost schema.Instant
 	// ConsulLost says that we have said so.
@@ -103,6 +108,8 @@ type Reign struct {
 	// NextTimeline is the timeline that is ours to promote to.
 	NextTimeline schema.Timeline
 	Sync         Synchronous
+	// Lease is that of our newest answered write: what judges who missed every later one count by.
+	Lease schema.Duration
 	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
 	HandOver string
 }

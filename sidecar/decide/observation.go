@@ -50,7 +50,7 @@ const (
 	DataUnknown    DataState = "unknown"
 	DataEmpty      DataState = "empty"      // absent, or there and empty
 	DataForeign    DataState = "foreign"    // holds something that is not a PostgreSQL cluster
-	DataIncomplete DataState = "incomplete" // our own unfinished initdb or clone
+	DataIncomplete DataState = "incomplete" // our own unfinished initdb, clone or rewind
 	DataValid      DataState = "valid"
 )
 
@@ -66,7 +66,10 @@ type Data struct {
 	ShutdownLSN schema.LSN
 	// StandbySignal is whether a start would be a start as standby.
 	StandbySignal bool
-	Detail        string // why it is unknown or foreign
+	// CanRewind is whether its state allows a rewind, RewindWhy why not.
+	CanRewind bool
+	RewindWhy string
+	Detail    string // why it is unknown or foreign
 }
 
 // ProcessState is the launcher's word for the postmaster.
@@ -85,8 +88,8 @@ const (
 // Process is what the launcher says.
 type Process struct {
 	State ProcessState
-	// Since is when this state was first observed.
-	Since schema.Instant
+	// At is when the launcher said so; Since is when this state was first observed.
+	At, Since schema.Instant
 	// Armed, Epoch and Deadline are the fence: past the deadline of an armed Postgres the launcher kills it.
 	Armed    bool
 	Epoch    schema.Epoch

@@ -46,6 +46,7 @@ const (
 
 	Initdb       Kind = "initdb"
 	Clone        Kind = "clone"
+	Rewind       Kind = "rewind" // bring a stopped data directory onto the history of From
 	StartPrimary Kind = "start primary"
 	StartStandby Kind = "start standby"
 	Follow       Kind = "follow" // point a running standby at From
@@ -67,7 +68,7 @@ var slots = map[Kind]Slot{
 	ReadLeader: SlotLock, Seize: SlotLock, Renew: SlotLock, Release: SlotLock,
 	OpenSession: SlotSession, RenewSession: SlotSession,
 	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
-	Initdb: SlotPostgres, Clone: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
+	Initdb: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
 	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, SetSync: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
 	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises, AskReports: SlotPromises,
 }
@@ -111,7 +112,7 @@ type Action struct {
 // String is what an action is called in a log or a script.
 func (a Action) String() string {
 	switch a.Kind {
-	case Clone, Follow, StartStandby, CheckHistory:
+	case Clone, Rewind, Follow, StartStandby, CheckHistory:
 		return fmt.Sprintf("%s from %s", a.Kind, a.From.Member)
 	case Seize, Renew, Release:
 		return fmt.Sprintf("%s epoch %d %s", a.Kind, a.Leader.Epoch, a.Leader.Phase)
@@ -148,6 +149,8 @@ type Outcome struct {
 	Promises []schema.PromiseReply
 	// StartedAt is this machine's clock from before the first byte was sent.
 	StartedAt schema.Instant
+	// EndedAt is this machine's clock when it had ended.
+	EndedAt schema.Instant
 }
 
 // Plan is what to do now, and what to tell people about it.

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 
 	"howdah/consul/schema"
 )
@@ -23,7 +24,7 @@ func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseRe
 		why = fmt.Sprintf("%s holds the lock itself, in epoch %d", o.Name, m.Reign.Epoch)
 	case r.Epoch < m.Record.Epoch:
 		why = fmt.Sprintf("epoch %d is over: epoch %d is known", r.Epoch, m.Record.Epoch)
-	case o.Busy[SlotLock] == Seize:
+	case o.Busy[SlotLock] == Seize || slices.ContainsFunc(o.Done, func(out Outcome) bool { return out.Action.Kind == Seize }):
 		why = "an attempt to take over may be under way"
 	case m.SeizeFailedAt != schema.Never && o.Lock.AskedAt <= m.SeizeFailedAt:
 		why = "the outcome of an attempt to take over is not known yet"

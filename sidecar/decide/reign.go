@@ -59,9 +59,18 @@ func (d *decision) setPhase(p schema.Phase) {
 // record is the leader record as we would write it now.
 func (d *decision) record() schema.Leader {
 	r := d.m.Reign
+	epoch := r.Epoch
+	if d.m.Record.Epoch > epoch { // somebody has heard of a newer one: rise above it
+		epoch = d.m.Record.Epoch + 1
+	}
+	// The deadline in force must be covered by the lease in the record, also when the configured one was just lowered.
+	lease := d.o.Config.Lease
+	if left := r.Deadline.Sub(d.o.Now); r.Deadline != schema.Never && left > lease.D() {
+		lease = schema.Duration(left)
+	}
 	return schema.Leader{
-		Member: d.o.Name, Epoch: max(r.Epoch, d.m.Record.Epoch), Phase: r.Phase, Addresses: d.o.Addresses, Timeline: d.m.Timeline,
-		NextTimeline: max(r.NextTimeline, d.m.Timeline), FlushLSN: d.m.LSN, Session: r.Session, Lease: d.o.Config.Lease, Members: d.o.memberNames(),
+		Member: d.o.Name, Epoch: epoch, Phase: r.Phase, Addresses: d.o.Addresses, Timeline: d.m.Timeline,
+		NextTimeline: max(r.NextTimeline, d.m.Timeline), FlushLSN: d.m.LSN, Session: r.Session, Lease: lease, Members: d.o.memberNames(),
 		Sync: r.Sync.Wanted,
 	}
 }
@@ -116,7 +125,7 @@ func (d *decision) askPromises() {
 		return
 	}
 	members := slices.DeleteFunc(union(r.Written, r.Attempted), func(n string) bool { return n == d.o.Name })
-	if d.do(Action{Kind: AskPromises, Epoch: r.Epoch, Members: members, Lease: d.o.Config.Lease, Timeout: late}) {
+	if d.do(Action{Kind: AskPromises, Epoch: r.Epoch, Members: members, Lease: min(d.o.Config.Lease, r.Lease), Timeout: late}) {
 		r.PromisesAt = d.o.Now
 	}
 }
@@ -124,6 +133,7 @@ func (d *decision) askPromises() {
 // noteReign writes the reign into the history once it serves.
 func (d *decision) noteReign() {
 	r := &d.m.Reign
+	d.keepInitialize()
 	if r.Noted || r.Phase != schema.PhaseServing || d.o.State.Index == 0 {
 		return
 	}
@@ -177,7 +187,7 @@ func (d *decision) handOver(why string) {
 	}
 	d.say(schema.StateStopping, "handing over: %s", r.HandOver)
 	if !d.o.Process.Gone() {
-		d.do(Action{Kind: StopNow, Why: r.HandOver})
+		d.stopNow(r.HandOver)
 		return
 	}
 	d.release("", d.o.Data.ShutdownLSN, r.HandOver)
@@ -189,6 +199,9 @@ func (d *decision) release(successor string, shutdown schema.LSN, why string) {
 	if v := d.o.Lock; v.Known && v.Index != r.Index && !v.HeldBy(r.Session) {
 		d.endReign(why + "; our session had expired, so the lease runs out instead of a release")
 		return
+	}
+	if d.o.Busy[SlotPostgres] != "" || d.o.Process.At <= d.m.HandledAt {
+		return // a start may be under way, whose Postgres has not been seen yet
 	}
 	l := d.record()
 	l.Phase, l.Successor, l.ShutdownLSN = schema.PhaseReleased, successor, shutdown
@@ -203,4 +216,15 @@ func (d *decision) release(successor string, shutdown schema.LSN, why string) {
 	if d.do(Action{Kind: Release, At: schema.LockView{Known: true, Exists: true, Index: r.Index, Session: r.Session}, Leader: l, Timeout: d.o.lease() / 3, Why: why}) {
 		r.AskedAt = d.o.Now
 	}
+}
+
+// keepInitialize writes the initialize key again if Consul has lost it, or if a member that has nothing has
+// claimed it since.
+func (d *decision) keepInitialize() {
+	init := d.o.State.Initialize
+	if d.m.Reign.Phase != schema.PhaseServing || d.o.State.Index == 0 || d.m.Record.SystemID == "" || init.Exists && init.Value.SystemID != "" {
+		return
+	}
+	d.do(Action{Kind: PutInitialize, Index: init.Index, Timeout: d.o.lease(), Why: "consul has lost the initialize key",
+		Initialize: schema.Initialize{SystemID: d.m.Record.SystemID, By: d.o.Name, Mode: "recovered"}})
 }

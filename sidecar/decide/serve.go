@@ -85,8 +85,8 @@ func (d *decision) revive() {
 		d.note(schema.EventCrashed, r.Epoch, "postgres is gone: %s", p.Detail)
 	}
 	d.say(schema.StateCrashed, "postgres is gone: %s", p.Detail)
-	if d.o.Data.At < p.Since {
-		return // the data directory has not been looked at since
+	if d.o.Busy[SlotPostgres] != "" || d.stale(StartPrimary) {
+		return // a start is under way, or the data directory has not been looked at since
 	}
 	took := time.Duration(d.o.Data.RedoLSN.Behind(d.m.LSN)) * time.Second / recoveryRate
 	to := d.successor()

@@ -24,7 +24,7 @@ const (
 // judged like any other: whoever held it may still be counting.
 func (d *decision) judge() lockVerdict {
 	v := d.o.Lock
-	if v.Exists && !v.Held() && v.Leader.Phase == schema.PhaseReleased {
+	if v.Exists && !v.Held() && v.Leader.Phase == schema.PhaseReleased && d.trusted() {
 		return lockReleased
 	}
 	dead := d.deadAt()
@@ -113,9 +113,9 @@ func (d *decision) mayNotStand() string {
 		return "it promised the primary not to"
 	case o.Tags.NoFailover:
 		return "its nofailover tag is set"
-	case o.Lock.Exists && !slices.Contains(l.Members, o.Name) && l.Epoch >= d.m.Record.Reigned:
+	case d.trusted() && !slices.Contains(l.Members, o.Name):
 		return "the last primary did not know it as a member"
-	case !o.Lock.Exists:
+	case !d.trusted():
 		if why := d.seesEverybody(); why != "" {
 			return why
 		}
@@ -129,6 +129,9 @@ func (d *decision) mayNotStand() string {
 // unfit returns why our Postgres may not be promoted.
 func (d *decision) unfit(l schema.Leader) string {
 	sql := d.o.SQL
+	if !d.trusted() {
+		l = schema.Leader{}
+	}
 	switch {
 	case d.o.Process.State != ProcessRunning || !sql.Answers():
 		return "postgres does not answer"
@@ -138,7 +141,7 @@ func (d *decision) unfit(l schema.Leader) string {
 		return fmt.Sprintf("it is on timeline %d, the last primary was on %d", d.m.Timeline, l.Timeline)
 	case d.syncUnfit(l) != "":
 		return d.syncUnfit(l)
-	case d.judge() == lockReleased && l.ShutdownLSN != 0 && sql.LSN < l.ShutdownLSN:
+	case d.judge() == lockReleased && sql.LSN < l.ShutdownLSN && !d.abandoned(l):
 		return fmt.Sprintf("it has WAL up to %s and the last primary stopped at %s", sql.LSN, l.ShutdownLSN)
 	case l.Sync.Need == 0 && sql.LSN.Behind(l.FlushLSN) > d.o.Config.MaximumLagOnFailover:
 		return fmt.Sprintf("it lacks %d bytes of what the last primary had published, more than maximum_lag_on_failover (%d)",
@@ -147,10 +150,27 @@ func (d *decision) unfit(l schema.Leader) string {
 	return ""
 }
 
+// abandoned reports a released record whose successor and whose holder have both had their time: then a standby that
+// lacks the end of it, within the bound, is better than none.
+func (d *decision) abandoned(l schema.Leader) bool {
+	return l.Sync.Need == 0 && d.o.Now.Sub(d.deadAt()) > d.o.lease() && d.o.peer(l.Member).Liveness != schema.LivenessAlive
+}
+
+// trusted reports that the leader record is of the newest epoch that anybody knows. A missing key, or one from a
+// backup, does not say how far the last primary was.
+func (d *decision) trusted() bool {
+	return d.o.Lock.Exists && d.o.Lock.Leader.Epoch >= d.m.Record.Epoch
+}
+
 // seesEverybody is asked where no leader record says how far the last primary was: then every member
 // must be heard, so that the one that has most is known.
 func (d *decision) seesEverybody() string {
 	var unseen []string
+	for _, p := range d.o.Peers {
+		if p.Status.Role == schema.RolePrimary && p.Status.LeaseLeft > 0 && d.o.Now.Sub(p.HeardAt) < d.o.lease() {
+			return p.Name + " says that it reigns"
+		}
+	}
 	for _, name := range union(d.m.Record.Members, d.o.memberNames()) {
 		if name != d.o.Name && d.o.peer(name).Liveness != schema.LivenessAlive {
 			unseen = append(unseen, name)
@@ -159,7 +179,7 @@ func (d *decision) seesEverybody() string {
 	if len(unseen) == 0 {
 		return ""
 	}
-	return "consul has no leader record, so nobody can tell who has most; not heard of: " + strings.Join(unseen, ", ")
+	return "consul has no leader record of the newest epoch, so nobody can tell who has most; not heard of: " + strings.Join(unseen, ", ")
 }
 
 // turn returns when it is our turn to stand, and who goes before us.
@@ -179,6 +199,9 @@ func (d *decision) turn() (schema.Instant, string) {
 	if len(better) == 0 {
 		return start, ""
 	}
+	if !d.trusted() { // no bound says how much the next best may lack
+		return schema.Forever, better[0]
+	}
 	beat := schema.RenewInterval(d.o.lease())
 	return start.Add(2 * beat * time.Duration(len(better))), better[0]
 }
@@ -189,16 +212,25 @@ func (d *decision) better() []string {
 		name     string
 		resumes  bool
 		priority int
+		timeline schema.Timeline // counts where no record says which is right
 		lsn      schema.LSN
 	}
 	var all []candidate
-	self := candidate{d.o.Name, d.resumes(), d.o.Tags.Priority, d.o.SQL.LSN}
+	self := candidate{d.o.Name, d.resumes(), d.o.Tags.Priority, 0, d.o.SQL.LSN}
+	if !d.trusted() {
+		self.priority, self.timeline = 0, d.m.Timeline
+	}
 	all = append(all, self)
 	for _, p := range d.o.Peers {
-		resumes := p.Name == d.o.Lock.Leader.Member && p.Liveness == schema.LivenessAlive && d.judge() != lockReleased &&
+		last := p.Name == d.o.Lock.Leader.Member || !d.trusted() && p.Status.Role != schema.RoleStandby && p.Status.SystemID == d.m.Record.SystemID
+		resumes := last && p.Liveness == schema.LivenessAlive && d.judge() != lockReleased &&
 			(p.Status.State == schema.StateWaiting || p.Status.State == schema.StateStopped)
 		if resumes || d.peerFit(p) {
-			all = append(all, candidate{p.Name, resumes, p.Status.Tags.Priority, max(p.Status.LSN, p.Status.ReplayLSN)})
+			c := candidate{p.Name, resumes, p.Status.Tags.Priority, 0, max(p.Status.LSN, p.Status.ReplayLSN)}
+			if !d.trusted() {
+				c.priority, c.timeline = 0, p.Status.Timeline
+			}
+			all = append(all, c)
 		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int {
@@ -208,7 +240,7 @@ func (d *decision) better() []string {
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(b.lsn, a.lsn), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(b.timeline, a.timeline), cmp.Compare(b.lsn, a.lsn), cmp.Compare(a.name, b.name))
 	})
 	var names []string
 	for _, c := range all {
@@ -223,6 +255,9 @@ func (d *decision) better() []string {
 // peerFit reports whether a peer, as far as is known, may be promoted.
 func (d *decision) peerFit(p schema.Peer) bool {
 	s, l := p.Status, d.o.Lock.Leader
+	if !d.m.Reign.Active && !d.trusted() {
+		l = schema.Leader{}
+	}
 	return p.Liveness == schema.LivenessAlive && s.Role == schema.RoleStandby && !s.Tags.NoFailover &&
 		(s.State == schema.StateRunning || s.State == schema.StateStreaming) && s.SystemID == d.m.Record.SystemID &&
 		(l.Timeline == 0 || s.Timeline == l.Timeline) &&
@@ -256,6 +291,11 @@ func (d *decision) seize(phase schema.Phase, why string) {
 // unusedTimeline returns a timeline that no reign has promoted to: the record passes from holder to holder by
 // check-and-set, so no two reigns get the same.
 func (d *decision) unusedTimeline() schema.Timeline {
+	return max(d.newestTimeline(), d.m.Record.Timeline) + 1
+}
+
+// newestTimeline is the newest one that anything observed names.
+func (d *decision) newestTimeline() schema.Timeline {
 	t := max(d.o.Lock.Leader.NextTimeline, d.o.Lock.Leader.Timeline, d.m.Timeline)
 	for _, r := range d.o.State.History.Value.Reigns {
 		t = max(t, r.Timeline)
@@ -263,5 +303,5 @@ func (d *decision) unusedTimeline() schema.Timeline {
 	for _, p := range d.o.Peers {
 		t = max(t, p.Status.Timeline)
 	}
-	return t + 1
+	return t
 }

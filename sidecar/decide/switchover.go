@@ -118,7 +118,7 @@ func (d *decision) stopCleanly() {
 		d.verifyAndRelease()
 	case p.Gone():
 	case since > d.o.Config.StopTimeout.D():
-		d.do(Action{Kind: StopNow, Why: "the clean stop took longer than stop_timeout"})
+		d.stopNow("the clean stop took longer than stop_timeout")
 	default:
 		d.do(Action{Kind: StopFast, Timeout: d.o.Config.StopTimeout.D(), Why: "switchover"})
 	}

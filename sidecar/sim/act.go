@@ -17,7 +17,7 @@ func (n *node) act(a decide.Action) {
 			return
 		}
 		ended = true
-		out.Result = r
+		out.Result, out.EndedAt = r, n.clock.now()-1
 		if r != decide.OK {
 			out.Error = string(r)
 			out.Session = ""
@@ -186,6 +186,8 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		})
 	case decide.Clone:
 		n.clone(up, report)
+	case decide.Rewind:
+		n.rewind(up, func(r decide.Certainty) { n.sidecar(func() { finish(r) }) })
 	case decide.SetSync:
 		p.closed = false
 		p.setSync(a.Sync)

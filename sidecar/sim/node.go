@@ -168,7 +168,7 @@ func (n *node) inspect() {
 	now := n.clock.now()
 	p := n.pg
 	old := n.obs.Process
-	proc := decide.Process{State: p.state, Since: old.Since, Armed: p.armed, Epoch: p.epoch, Deadline: p.deadline, Ending: p.ending}
+	proc := decide.Process{State: p.state, At: now, Since: old.Since, Armed: p.armed, Epoch: p.epoch, Deadline: p.deadline, Ending: p.ending}
 	if proc.State != old.State {
 		proc.Since = now
 	}

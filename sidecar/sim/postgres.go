@@ -33,6 +33,7 @@ type postgres struct {
 
 	// The data directory.
 	valid    bool
+	half     bool // left half-written by a rewind
 	systemID string
 	wal      []entry
 	timeline schema.Timeline
@@ -403,6 +404,7 @@ func (p *postgres) stop(ended func()) {
 
 // copyFrom replaces the data directory by a copy of another server's.
 func (p *postgres) copyFrom(up *postgres) {
+	p.half = false
 	p.valid, p.systemID, p.timeline, p.history, p.standby, p.clean = true, up.systemID, up.timeline, up.history, true, false
 	p.wal = append([]entry(nil), up.wal...)
 	p.redo = len(p.wal)
@@ -410,10 +412,14 @@ func (p *postgres) copyFrom(up *postgres) {
 
 // data is what an inspection finds.
 func (p *postgres) data(at schema.Instant) decide.Data {
+	if p.half {
+		return decide.Data{State: decide.DataIncomplete, At: at}
+	}
 	if !p.valid {
 		return decide.Data{State: decide.DataEmpty, At: at}
 	}
 	d := decide.Data{State: decide.DataValid, At: at, SystemID: p.systemID, Timeline: p.timeline, StandbySignal: p.standby, RedoLSN: lsnOf(p.redo)}
+	d.CanRewind = !p.standby || p.state == decide.ProcessStopped
 	if p.clean {
 		d.ShutdownLSN = p.lsn()
 	}

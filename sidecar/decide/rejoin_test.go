@@ -1,0 +1,102 @@
+package decide
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// loser is pg2, a stopped primary of old whose history does not lead to that of pg1, which reigns in epoch 4.
+func loser() (Observation, Memory) {
+	o, m := standby()
+	o = o.at(time.Second, 0)
+	o.Process = Process{State: ProcessStopped, At: o.Now, Since: t0}
+	o.Data = Data{State: DataValid, At: o.Now, SystemID: "7", Timeline: 1, CanRewind: true}
+	o.SQL = SQL{}
+	m.Rejoin = Rejoin{Epoch: 4, Checked: true, At: t0}
+	return o, m
+}
+
+func TestRewindBeforeClone(t *testing.T) {
+	rewound := func(r Certainty) []Outcome {
+		return []Outcome{{Action: Action{Kind: Rewind, Epoch: 4, From: Upstream{Member: "pg1"}}, Result: r, Error: "a reason", EndedAt: t0.Add(time.Second)}}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*Observation, *Memory)
+		want   []Kind
+		why    string
+	}{
+		{"a history that parts", func(*Observation, *Memory) {}, []Kind{Rewind}, "rewinding to pg1"},
+		{"not possible", func(o *Observation, _ *Memory) { o.Data.CanRewind, o.Data.RewindWhy = false, "no checksums" }, []Kind{Clone}, "no rewind: no checksums"},
+		{"refused in this epoch", func(_ *Observation, m *Memory) { m.Rewinds = Rewinds{Epoch: 4, Over: true, Why: "no WAL"} }, []Kind{Clone}, "no rewind: no WAL"},
+		{"refused in another epoch", func(_ *Observation, m *Memory) { m.Rewinds = Rewinds{Epoch: 3, Over: true} }, []Kind{Rewind}, "rewinding"},
+		{"refused just now, and not looked at since", func(o *Observation, _ *Memory) { o.Done = rewound(Refused) }, nil, "no rewind: a reason"},
+		{"cut short", func(o *Observation, _ *Memory) { o.Data.State = DataIncomplete }, []Kind{Clone}, "cloning from pg1"},
+		{"not looked at since it stopped", func(o *Observation, _ *Memory) { o.Data.At = t0 - 1 }, nil, "looking at the data directory"},
+		{"the leader does not serve yet", func(o *Observation, _ *Memory) { o.Lock.Leader.Phase = schema.PhasePromoting }, nil, "waiting for pg1 to serve"},
+		{"the history leads there", func(_ *Observation, m *Memory) { m.Rejoin.Follows = true }, []Kind{StartStandby}, "starting"},
+		{"not checked", func(_ *Observation, m *Memory) { m.Rejoin = Rejoin{} }, []Kind{CheckHistory}, "checking the history"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, m := loser()
+			c.change(&o, &m)
+			p, _ := Decide(o, m)
+			if got := planned(p); !slices.Equal(got, c.want) || !strings.Contains(p.Reason, c.why) {
+				t.Errorf("planned %v, want %v; %s: %s", got, c.want, p.State, p.Reason)
+			}
+		})
+	}
+
+	o, m := loser()
+	for i := range rewindTries {
+		if m.Rewinds.Over {
+			t.Fatalf("over after %d tries that said nothing", i)
+		}
+		o.Done = rewound(Unclear)
+		_, m = Decide(o, m)
+	}
+	if !m.Rewinds.Over {
+		t.Error("tried for ever")
+	}
+
+	// What the loser's tail was is forgotten, and nothing seen before the rewind brings it back.
+	o, m = loser()
+	m.LSN, m.Timeline, o.Data.RedoLSN, o.Done = 0x9000, 9, 0x9000, rewound(OK)
+	_, m = Decide(o, m)
+	if m.LSN != 0 || m.Timeline != 0 || m.Rejoin.Checked || !m.Rewinds.Over {
+		t.Errorf("after a rewind: %+v at %s on timeline %d", m.Rejoin, m.LSN, m.Timeline)
+	}
+}
+
+// TestAStandbyThatDoesNotComeUp was rewound to a primary that is gone, or lacks WAL that nobody has any more.
+func TestAStandbyThatDoesNotComeUp(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Observation, *Memory)
+		want   []Kind
+	}{
+		{"within start_timeout", func(o *Observation, _ *Memory) { o.Process.Since = o.Now.Add(-time.Second) }, nil},
+		{"past it", func(*Observation, *Memory) {}, []Kind{CheckHistory}},
+		{"past it, and it can never follow", func(_ *Observation, m *Memory) { m.Rejoin = Rejoin{Epoch: 4, Checked: true} }, []Kind{StopFast}},
+		{"past it, and it follows", func(o *Observation, m *Memory) { m.Rejoin = Rejoin{Epoch: 4, Checked: true, Follows: true, At: o.Now} }, nil},
+		{"its WAL is gone", func(o *Observation, _ *Memory) { o.Process.WALMissing = true }, []Kind{StopFast}},
+		{"silent, which proves nothing", func(o *Observation, _ *Memory) { o.SQL.State = SQLUnknown }, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, m := standby()
+			o.SQL = SQL{State: SQLStarting}
+			c.change(&o, &m)
+			p, m := Decide(o, m)
+			if got := planned(p); !slices.Equal(got, c.want) {
+				t.Errorf("planned %v, want %v; %s: %s", got, c.want, p.State, p.Reason)
+			}
+			if o.Process.WALMissing && !m.Rewinds.Over {
+				t.Error("a rewind brings no WAL back")
+			}
+		})
+	}
+}
