@@ -24,7 +24,7 @@ func TestCampaign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := campaignOptions{faults: 3, members: 3, seed: 1, mode: "async", kinds: []string{"cut-all", "switchover", "router-cut"},
+	o := campaignOptions{faults: 2, members: 3, seed: 1, mode: "async", kinds: []string{"cut-all", "switchover"},
 		lease: schema.DefaultClusterConfig().Lease.D(), howdah: localtest.Binary(t), root: root, out: filepath.Join(os.TempDir(), "howdah-test-campaign")}
 	ctx, cancel := context.WithTimeout(t.Context(), smokeTimeout)
 	defer cancel()
