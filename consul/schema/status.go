@@ -48,6 +48,7 @@ const (
 	EventReleased   EventKind = "released"    // a planned release
 	EventFollowing  EventKind = "following"   // a standby streams from a (new) primary
 	EventCloned     EventKind = "cloned"      // a clone is complete
+	EventRewound    EventKind = "rewound"     // a rewind onto the primary's history is complete
 	EventInitdb     EventKind = "initialized" // the first initdb is complete
 	EventPromise    EventKind = "promised"    // a lease was extended by promises, without Consul
 	EventConsulAway EventKind = "consul away" // Consul no longer answers
