@@ -50,6 +50,7 @@ var arrows = map[string][]string{
 	"howdah/consul/consultest":             {"consul/embedded"},
 	"howdah/router/routertest":             {"consul/schema", "router/wire"},
 	"howdah/sidecar/postgres/postgrestest": {},
+	"howdah/sidecar/local/localtest":       {},
 	"howdah/sidecar/sim":                   {"consul/schema", "sidecar/decide"},
 }
 
