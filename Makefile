@@ -8,12 +8,14 @@ SHELL := /bin/bash
 P ?= 2
 TIMEOUT ?= 15m
 FUZZTIME ?= 10s
+# How many seeds the simulator runs.
+SEEDS ?= 2000
 # What `make integ` runs; ARGS goes to the demo and the benchmark.
 INTEG ?= ./bench/... ./sidecar/local/...
 ARGS ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help build demo test integ bench campaign lint tools fuzz prerequisites bin/howdah
+.PHONY: help build demo test sim integ bench campaign lint tools fuzz prerequisites bin/howdah
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,10 +57,15 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck
 	go vet ./...
 	bin/staticcheck ./...
 
+# The simulator is one thread: the race detector would only make it slow.
 test: prerequisites tools build lint ## everything, with the race detector; as root installs what is missing
 	@mkdir -p .cache
-	CGO_ENABLED=1 go test -race -p $(P) -timeout $(TIMEOUT) ./... 2>&1 | tee .cache/test.log
+	{ go test -timeout $(TIMEOUT) ./sidecar/sim -seeds $(SEEDS) && \
+	  CGO_ENABLED=1 go test -race -p $(P) -timeout $(TIMEOUT) $$(go list ./... | grep -v '/sidecar/sim$$'); } 2>&1 | tee .cache/test.log
 	@awk '/^ok / {n++} END {printf "make test: %d packages passed, none failed\n", n}' .cache/test.log
+
+sim: ## the simulator alone, for SEEDS seeds
+	go test -timeout 24h ./sidecar/sim -run TestSeeds -seeds $(SEEDS) -v
 
 integ: prerequisites tools build ## the tests with whole clusters only
 	CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout $(TIMEOUT) $(INTEG)
