@@ -154,14 +154,24 @@ func (g *guard) release() {
 	w.close()
 }
 
-// first is what the thread does before anything else: nothing in it waits for a lock, for memory or for /proc, so
-// that backends that were frozen together with the launcher get as little time as can be.
-func (g *guard) first() {
+// first is what the thread does before anything else: nothing in it waits for a lock, which on a busy machine a
+// thread of lesser priority may hold, nor before the first signals for /proc, so that backends that were frozen together
+// with the launcher get as little time as can be. When it returns, all that could accept a write has been killed.
+func (g *guard) first() error {
 	g.acting.Store(true)
 	defer g.acting.Store(false)
-	if w := g.wire.Load(); w != nil && w.due(g.s.o.Now()) {
-		w.spring()
+	w := g.wire.Load()
+	if w == nil || !w.due(g.s.o.Now()) {
+		return nil
 	}
+	w.spring()
+	// Those that are not tied yet. A postmaster that is stopped reaps none, so the numbers are still theirs.
+	if unix.PidfdSendSignal(w.pmFD, unix.SIGSTOP, nil, 0) == nil {
+		g.tree.procs.children(w.pm.pid, func(pid int) { _ = unix.Kill(pid, unix.SIGKILL) })
+		_ = unix.PidfdSendSignal(w.pmFD, unix.SIGKILL, nil, 0)
+	}
+	// The thread runs: time for the walk of /proc and for the next rounds.
+	return g.deadman.set(g.s.o.Now().Add(DeadmanAfter))
 }
 
 func (g *guard) run() {
@@ -179,19 +189,30 @@ func (g *guard) run() {
 	}
 }
 
+// lock takes mu without losing sight of the clock: on a busy machine whoever holds it may wait for its turn.
+func (g *guard) lock(mu *sync.Mutex) {
+	for {
+		if err := g.first(); err != nil {
+			panic(err)
+		}
+		if mu.TryLock() {
+			return
+		}
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(200 * time.Microsecond)}, nil)
+	}
+}
+
 func (g *guard) strike() {
 	s := g.s
-	g.first()
-	s.striking.Lock()
+	g.lock(&s.striking)
 	defer s.striking.Unlock()
-	s.mu.Lock()
+	g.lock(&s.mu)
 	now := s.o.Now()
 	fenced := s.m.fencing
 	due := s.m.fence(now)
 	deadline, pm := s.m.deadline, s.postmaster
 	err := g.alarm.set(s.m.wake(now))
 	first := s.m.fencing && !fenced
-	overdue := s.m.armed && deadline.Add(FenceGrace).Reached(now)
 	s.mu.Unlock()
 	if err != nil {
 		panic(err)
@@ -200,15 +221,7 @@ func (g *guard) strike() {
 	case forceQuit:
 		g.tree.strike(pm, unix.SIGQUIT)
 	case forceKill:
-		g.tree.shoot(pm, unix.SIGKILL)
-		if overdue {
-			// The thread runs, and all that could accept a write has been killed: time for the walk of /proc and
-			// for the next rounds.
-			if err := g.deadman.set(s.o.Now().Add(DeadmanAfter)); err != nil {
-				panic(err)
-			}
-		}
-		g.tree.sweep(unix.SIGKILL)
+		g.tree.strike(pm, unix.SIGKILL)
 	}
 	if first {
 		took := s.o.Now().Sub(now)
@@ -224,6 +237,9 @@ func (g *guard) strike() {
 // prefer asks for what keeps the thread from waiting behind others, each said once where it is refused: it is
 // an improvement, the fence works without.
 func (g *guard) prefer() {
+	// A thread that comes back from a system call needs a P of Go's scheduler. Where the processors are busy those in
+	// use stay with threads that wait for one; with some to spare this thread finds an idle P.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
 	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
 		nice := unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
@@ -243,6 +259,8 @@ func (g *guard) prefer() {
 		g.s.log.Info("the launcher's memory is not locked; raise RLIMIT_MEMLOCK to unlimited to have it", zap.Error(err))
 	}
 }
+
+const spareProcs = 8
 
 // striker sends signals to everything that descends from this process except jobs. Every
 // backend calls setsid, so no process group holds them all; orphans come to the launcher as

@@ -95,7 +95,10 @@ func (s *Server) start(r StartRequest) error {
 		Dir: "/", Env: environment(nil),
 		Files: []uintptr{null.Fd(), in.Fd(), in.Fd()},
 		// Setsid keeps a terminal's signals away, as pg_ctl does. SIGQUIT rather than SIGKILL when the launcher
-		// dies: a postmaster that is killed leaves backends behind, one that quits takes them along.
+		// dies. A postmaster that quits takes all backends along, in 3 to 33 ms as measured. One that is killed leaves
+		// them to find out, which only those do that wait for their client (WL_EXIT_ON_PM_DEATH): idle ones were gone
+		// within 80 ms, those with a full socket wrote on for up to 0.8 s, a loop in PL/pgSQL for more than 4 s. A
+		// frozen postmaster is woken by the tripwire, which also kills the backends without it.
 		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGQUIT},
 	}, false)
 	if err != nil {
@@ -181,8 +184,8 @@ func (s *Server) ended(detail string) {
 	s.mu.Lock()
 	s.m.gone()
 	s.postmaster, s.exitDetail = nil, detail
+	s.guard.release() // before the timers: the fence sets one while it has the tripwire
 	err := s.guard.schedule(s.o.Now())
-	s.guard.release()
 	process := s.m.process
 	s.bump()
 	s.mu.Unlock()

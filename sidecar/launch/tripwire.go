@@ -171,12 +171,11 @@ func (w *tripwire) due(now schema.Instant) bool {
 	return schema.Instant(w.killAt.Load()).Reached(now)
 }
 
-// spring kills everything that is tied, and the postmaster. Two bare system calls: they wait for no lock, no
-// memory and not for Go's scheduler.
+// spring kills everything that is tied, by a bare system call: it waits for no lock, no memory and not for Go's
+// scheduler. The postmaster it only wakes.
 func (w *tripwire) spring() {
 	b := byte(0)
 	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(w.write), uintptr(unsafe.Pointer(&b)), 1)
-	_, _, _ = unix.RawSyscall6(unix.SYS_PIDFD_SEND_SIGNAL, uintptr(w.pmFD), uintptr(unix.SIGKILL), 0, 0, 0, 0)
 }
 
 // close lets go of everything without a signal to anybody. The fence must not hold w any more.
