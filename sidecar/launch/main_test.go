@@ -310,13 +310,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("did not happen in time: %s", what)
 }
 
-// until waits for CLOCK_BOOTTIME to reach at.
-func until(at schema.Instant) {
-	if d := at.Sub(boottime.Now()); d > 0 {
-		<-time.After(d)
-	}
-}
-
 func (r *rig) must(err error) {
 	r.t.Helper()
 	if err != nil {
