@@ -75,7 +75,8 @@ func (l *Launch) Run(ctx context.Context) error {
 		return err
 	}
 	server, err := launch.NewServer(launch.Options{
-		Socket: l.Socket, DataDir: l.DataDir, BinDir: binDir, PostgresSocketDir: l.PostgresSocketDir,
+		Farewell: launch.Farewell,
+		Socket:   l.Socket, DataDir: l.DataDir, BinDir: binDir, PostgresSocketDir: l.PostgresSocketDir,
 		PostgresLog: l.stdio.Err, Now: boottime.Now, Log: log.Named("launch"),
 		Watchdog: launch.WatchdogMode(l.Watchdog), WatchdogDevice: l.WatchdogDevice,
 	})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,12 +200,21 @@ func (r *rig) freeze(epoch schema.Epoch) frozen {
 	return f
 }
 
-// tied waits until the launcher has tied all processes of Postgres to its tripwire: beside the pipe's two ends
-// it has a descriptor for each of them.
+// tied waits until the launcher has tied all processes of Postgres to its tripwire: beside the pipe's two ends it has
+// a descriptor for each of them, while for the time of a refresh and more none came or went.
 func (r *rig) tied() {
 	r.t.Helper()
 	dir := filepath.Join("/proc", itoa(r.cmd.Process.Pid), "fd")
+	var since time.Time
+	var before []int
 	r.eventually("all of Postgres is tied", func() bool {
+		now := r.postgres()
+		if !slices.Equal(now, before) {
+			before, since = now, time.Now()
+		}
+		if time.Since(since) < 2*refreshEvery {
+			return false
+		}
 		fds, err := os.ReadDir(dir)
 		r.must(err)
 		most, of := 0, map[string]int{}
@@ -214,7 +224,7 @@ func (r *rig) tied() {
 				most = max(most, of[to])
 			}
 		}
-		return most == 2+len(r.postgres())
+		return most == 2+len(now)
 	})
 }
 

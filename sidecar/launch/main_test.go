@@ -267,7 +267,7 @@ func (r *rig) launchWith(change func(*exec.Cmd)) {
 
 func (r *rig) helperCommand() *exec.Cmd {
 	raw, err := json.Marshal(map[string]any{"Socket": r.options.Socket, "DataDir": r.options.DataDir, "BinDir": r.options.BinDir,
-		"PostgresSocketDir": r.options.PostgresSocketDir, "StopTimeout": r.options.StopTimeout,
+		"PostgresSocketDir": r.options.PostgresSocketDir, "StopTimeout": r.options.StopTimeout, "Farewell": r.options.Farewell,
 		"Watchdog": r.options.Watchdog, "WatchdogDevice": r.options.WatchdogDevice, "FakeIoctl": r.fakeIoctl})
 	if err != nil {
 		r.t.Fatal(err)

@@ -129,6 +129,7 @@ func (s *Server) begin(r StartRequest, dir signals) error {
 		s.m = before
 		return errors.Join(err, s.guard.schedule(now))
 	}
+	s.setFarewell(now)
 	s.postmaster, s.startedAt, s.exitDetail = nil, now, ""
 	s.bump()
 	return nil
@@ -269,6 +270,7 @@ func (s *Server) extend(r armRequest) error {
 	if armed != s.m.armed || epoch != s.m.epoch {
 		s.bump()
 	}
+	s.setFarewell(now)
 	return s.guard.schedule(now) // after an error earlier timers are still set, so the fence errs on the early side
 }
 

@@ -37,6 +37,8 @@ type Options struct {
 	WatchdogDevice string
 	// StopTimeout bounds the fast stop when the launcher is told to end; 0 means StopTimeout's default.
 	StopTimeout time.Duration
+	// Farewell is how long before the deadline of an armed Postgres a fast stop is begun; 0 means never.
+	Farewell time.Duration
 	// PostgresLog gets the postmaster's output; nil means standard error.
 	PostgresLog io.Writer
 	// Now is CLOCK_BOOTTIME; nil means boottime.Now.
@@ -64,6 +66,7 @@ type Server struct {
 	// seq starts at the clock, so that it is higher than any of an earlier launcher since boot.
 	seq        uint64
 	changed    chan struct{} // closed and made anew with every seq
+	farewell   *time.Timer   // nil while none is set
 	postmaster *child        // nil before the fork and after the end
 	startedAt  schema.Instant
 	exitDetail string

@@ -26,7 +26,7 @@ func options(seed uint64) Options {
 	if sync == "" {
 		sync = []string{schema.SyncOff, schema.SyncStrict, schema.SyncOff, schema.SyncOn}[seed%4]
 	}
-	return Options{Sync: sync, Seed: seed, Members: 3 + 2*int(seed%2), Length: 40 * time.Second, Quiet: 40 * time.Second, Faults: *often, Late: seed%5 == 0}
+	return Options{Sync: sync, Seed: seed, Members: 3 + 2*int(seed%2), Length: 30 * time.Second, Quiet: 30 * time.Second, Faults: *often, Late: seed%5 == 0}
 }
 
 // TestSeeds runs random faults; I1 to I3, I7, corruption and liveness are checked as things happen.
