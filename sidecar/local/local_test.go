@@ -47,6 +47,7 @@ func TestProcessIsStartedAgain(t *testing.T) {
 	p := shell(t, "echo some words; exec sleep 60")
 	must(t, p.start())
 	first := p.pid()
+	eventually(t, "its words", func() bool { return p.lastWords() == "some words" })
 	if err := p.start(); err == nil {
 		t.Error("it was started twice")
 	}
