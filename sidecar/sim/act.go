@@ -224,7 +224,16 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		p.redo = len(p.wal)
 		n.w.after(n.w.between(5*time.Millisecond, 100*time.Millisecond), func() { report(true) })
 	case decide.StopFast:
-		p.stop(func() { report(true) })
+		p.stop(func() {})
+		var gone func()
+		gone = func() { // whoever stopped it
+			if p.running() {
+				n.w.after(20*time.Millisecond, func() { n.sidecar(gone) })
+				return
+			}
+			report(true)
+		}
+		gone()
 	}
 }
 

@@ -26,7 +26,7 @@ func options(seed uint64) Options {
 	if sync == "" {
 		sync = []string{schema.SyncOff, schema.SyncStrict, schema.SyncOff, schema.SyncOn}[seed%4]
 	}
-	return Options{Sync: sync, Seed: seed, Members: 3 + 2*int(seed%2), Length: 30 * time.Second, Quiet: 30 * time.Second, Faults: *often, Late: seed%5 == 0}
+	return Options{Sync: sync, Seed: seed, Members: 3 + 2*int(seed%2), Length: 30 * time.Second, Quiet: 40 * time.Second, Faults: *often, Late: seed%5 == 0}
 }
 
 // TestSeeds runs random faults; I1 to I3, I7, corruption and liveness are checked as things happen.
@@ -85,7 +85,7 @@ func TestNothingIsLost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for seed := uint64(1); seed <= 60; seed++ {
+			for seed := uint64(1); seed <= 40; seed++ {
 				o := options(seed)
 				o.Kinds, o.Late = c.kinds, false
 				if c.kinds[0] == PostmasterKill { // one that crashes again and again hands over instead
