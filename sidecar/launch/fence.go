@@ -54,15 +54,17 @@ type guard struct {
 	alarm   *alarm
 	deadman *deadman
 	tree    striker
-	// wire is the running postmaster's; nil without one. acting is set while the thread uses what it loaded
-	// from wire without a lock, and whoever takes wire away waits for its end before closing it.
-	wire   atomic.Pointer[tripwire]
+	wire    *tripwire // the thread's own; nil without one
+	told    *child    // the postmaster of which it was said that the tripwire is not whole
+
+	// pm is the running postmaster and killAt its deadline + FenceGrace, an Instant, Never if not armed: what the
+	// thread reads without a lock. acting is set while it does, and whoever takes pm away waits for its end.
+	pm     atomic.Pointer[child]
+	killAt atomic.Int64
 	acting atomic.Bool
 
-	refresh chan struct{} // asks follow for a refresh at once
-	over    atomic.Bool
-	quit    chan struct{}
-	done    sync.WaitGroup
+	over atomic.Bool
+	done chan struct{}
 }
 
 func (s *Server) newGuard() (*guard, error) {
@@ -75,19 +77,13 @@ func (s *Server) newGuard() (*guard, error) {
 		_ = unix.Close(a.fd)
 		return nil, err
 	}
-	return &guard{s: s, alarm: a, deadman: d, tree: striker{children: s.children}, refresh: make(chan struct{}, 1), quit: make(chan struct{})}, nil
-}
-
-func (g *guard) start() {
-	g.done.Go(g.run)
-	g.done.Go(g.follow)
+	return &guard{s: s, alarm: a, deadman: d, tree: striker{children: s.children}, done: make(chan struct{})}, nil
 }
 
 func (g *guard) stop() {
 	g.over.Store(true)
-	close(g.quit)
 	_ = g.alarm.set(1)
-	g.done.Wait()
+	<-g.done
 	g.deadman.close()
 	_ = unix.Close(g.alarm.fd)
 }
@@ -109,49 +105,53 @@ func (g *guard) schedule(now schema.Instant) error {
 			return err
 		}
 	}
-	if w := g.wire.Load(); w != nil {
-		w.killAt.Store(int64(kill))
-	}
-	select {
-	case g.refresh <- struct{}{}:
-	default:
-	}
-	return g.alarm.set(m.wake(now))
+	g.killAt.Store(int64(kill))
+	return g.alarm.set(g.wake(now))
 }
 
-// follow keeps the tripwire tied to the processes of an armed Postgres.
-func (g *guard) follow() {
-	tick := time.NewTicker(refreshEvery)
-	defer tick.Stop()
-	var said *tripwire
-	for {
-		select {
-		case <-tick.C:
-		case <-g.refresh:
-		case <-g.quit:
-			return
-		}
-		w := g.wire.Load()
-		if w == nil || w.killAt.Load() == int64(schema.Never) {
-			continue
-		}
-		if err := w.refresh(); err != nil && said != w {
-			said = w
-			g.s.log.Warn("some processes of Postgres are not killed by the kernel should the launcher freeze or die; the fence itself is not touched by this", zap.Error(err))
-		}
+// wake is when the thread has to look next. Server.mu is held.
+func (g *guard) wake(now schema.Instant) schema.Instant {
+	w := g.s.m.wake(now)
+	if g.s.m.armed && g.pm.Load() != nil {
+		w = earlier(w, now.Add(refreshEvery))
 	}
+	return w
 }
 
-// release takes the tripwire away from the fence and closes it.
-func (g *guard) release() {
-	w := g.wire.Swap(nil)
-	if w == nil {
-		return
-	}
-	for g.acting.Load() { // a few system calls
+// take gives the thread a postmaster to watch, or nil. Server.mu is held. The thread ties it at once.
+func (g *guard) take(pm *child) {
+	g.pm.Store(pm)
+	for pm == nil && g.acting.Load() { // a few system calls
 		runtime.Gosched()
 	}
-	w.close()
+}
+
+// follow keeps the tripwire tied to the processes of the running Postgres. Only the thread calls it.
+func (g *guard) follow() {
+	pm := g.pm.Load()
+	if g.wire != nil && g.wire.pm != pm {
+		g.wire.close()
+		g.wire = nil
+	}
+	if pm == nil || g.killAt.Load() == int64(schema.Never) {
+		return
+	}
+	var err error
+	if g.wire == nil {
+		if g.wire, err = newTripwire(g.s.children, pm); err != nil && errors.Is(err, unix.ESRCH) {
+			return // it has just ended
+		}
+	}
+	if err == nil {
+		var more bool
+		if more, err = g.wire.refresh(); more {
+			_ = g.alarm.set(1)
+		}
+	}
+	if err != nil && g.told != pm {
+		g.told = pm
+		go g.s.log.Warn("some processes of Postgres are not killed by the kernel should the launcher freeze or die; the fence itself is not touched by this", zap.Error(err))
+	}
 }
 
 // first is what the thread does before anything else: nothing in it waits for a lock, which on a busy machine a
@@ -160,8 +160,8 @@ func (g *guard) release() {
 func (g *guard) first() error {
 	g.acting.Store(true)
 	defer g.acting.Store(false)
-	w := g.wire.Load()
-	if w == nil || !w.due(g.s.o.Now()) {
+	w := g.wire
+	if w == nil || w.pm != g.pm.Load() || !schema.Instant(g.killAt.Load()).Reached(g.s.o.Now()) {
 		return nil
 	}
 	w.spring()
@@ -175,7 +175,18 @@ func (g *guard) first() error {
 }
 
 func (g *guard) run() {
-	runtime.LockOSThread() // never unlocked: its priority must not pass to another goroutine
+	defer close(g.done)
+	runtime.LockOSThread() // never unlocked: its priority and its files must not pass to another goroutine
+	// A table of descriptors of its own makes the tripwire go off as soon as this thread dies, and not with the last
+	// thread of the process: on a busy machine that took more than 170 ms.
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		panic("the fence cannot have its own descriptors: " + err.Error())
+	}
+	defer func() {
+		if g.wire != nil {
+			g.wire.close()
+		}
+	}()
 	g.prefer()
 	g.tree.strike(nil, 0) // walk the way once, so that its pages are in memory when the disk hangs
 	for {
@@ -186,6 +197,7 @@ func (g *guard) run() {
 			return
 		}
 		g.strike()
+		g.follow()
 	}
 }
 
@@ -211,7 +223,7 @@ func (g *guard) strike() {
 	fenced := s.m.fencing
 	due := s.m.fence(now)
 	deadline, pm := s.m.deadline, s.postmaster
-	err := g.alarm.set(s.m.wake(now))
+	err := g.alarm.set(g.wake(now))
 	first := s.m.fencing && !fenced
 	s.mu.Unlock()
 	if err != nil {
@@ -240,8 +252,7 @@ func (g *guard) prefer() {
 	// A thread that comes back from a system call needs a P of Go's scheduler. Where the processors are busy those in
 	// use stay with threads that wait for one; with some to spare this thread finds an idle P.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
-	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+	if err := realtime(); err != nil {
 		nice := unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
 		g.s.log.Info("the fence runs without real-time priority; grant CAP_SYS_NICE or RLIMIT_RTPRIO to have it",
 			zap.Error(err), zap.Bool("nice", nice == nil))
@@ -261,6 +272,12 @@ func (g *guard) prefer() {
 }
 
 const spareProcs = 8
+
+// realtime gives the calling thread a priority above all that is not real-time. Its children do not inherit it.
+func realtime() error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+	return unix.SchedSetAttr(0, &attr, 0)
+}
 
 // striker sends signals to everything that descends from this process except jobs. Every
 // backend calls setsid, so no process group holds them all; orphans come to the launcher as

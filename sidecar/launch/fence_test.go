@@ -204,7 +204,7 @@ func (r *rig) freeze(epoch schema.Epoch) frozen {
 // a descriptor for each of them, while for the time of a refresh and more none came or went.
 func (r *rig) tied() {
 	r.t.Helper()
-	dir := filepath.Join("/proc", itoa(r.cmd.Process.Pid), "fd")
+	pattern := filepath.Join("/proc", itoa(r.cmd.Process.Pid), "task", "*", "fd", "*")
 	var since time.Time
 	var before []int
 	r.eventually("all of Postgres is tied", func() bool {
@@ -215,11 +215,12 @@ func (r *rig) tied() {
 		if time.Since(since) < 2*refreshEvery {
 			return false
 		}
-		fds, err := os.ReadDir(dir)
+		fds, err := filepath.Glob(pattern) // each thread's, as the fence has its own
 		r.must(err)
 		most, of := 0, map[string]int{}
 		for _, fd := range fds {
-			if to, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && strings.HasPrefix(to, "pipe:") {
+			if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, "pipe:") {
+				to += filepath.Dir(fd)
 				of[to]++
 				most = max(most, of[to])
 			}

@@ -140,13 +140,8 @@ func (s *Server) forked(pm *child) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.postmaster = pm
-	w, err := newTripwire(s.children, pm)
-	if err != nil {
-		go s.log.Warn("Postgres will not be killed by the kernel itself should the launcher freeze or die; the fence is not touched by this", zap.Error(err))
-	} else {
-		s.guard.wire.Store(w)
-		_ = s.guard.schedule(s.o.Now()) // the timers were set before the fork; this gives the wire its moment
-	}
+	s.guard.take(pm)
+	_ = s.guard.alarm.set(1) // so that the fence's thread ties it; the other timers were set before the fork
 	switch {
 	case s.m.fencing:
 		_ = s.children.signal(pm, unix.SIGKILL)
@@ -185,7 +180,7 @@ func (s *Server) ended(detail string) {
 	s.mu.Lock()
 	s.m.gone()
 	s.postmaster, s.exitDetail = nil, detail
-	s.guard.release() // before the timers: the fence sets one while it has the tripwire
+	s.guard.take(nil) // before the timers, one of which the fence sets while it has the postmaster
 	err := s.guard.schedule(s.o.Now())
 	process := s.m.process
 	s.bump()

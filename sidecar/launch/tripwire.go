@@ -4,38 +4,29 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"howdah/consul/schema"
 )
 
 // tripwire lets the kernel kill Postgres's processes in one go: when the fence springs it, by a single system call,
 // and when this process dies, by itself, whatever is stopped or busy then.
 //
-// It is a pipe of which nobody else has the write end. For each process of Postgres there is a descriptor of the read
+// It is a pipe of which only the fence's thread, which has its own table of descriptors, has the write end. For each process of Postgres there is a descriptor of the read
 // end, opened anew, with that process as its owner and SIGKILL as its signal (fcntl(2): F_SETOWN,
 // F_SETSIG, O_ASYNC): what makes the pipe readable, a byte or the end of its last writer, signals every
 // owner. An owner is a struct pid, so a number that was given away meanwhile is never hit.
 //
-// A dying process closes its descriptors from the highest to the lowest (close_files in fs/file.c, task_work_run in
+// A dying thread closes its descriptors from the highest to the lowest (close_files in fs/file.c, task_work_run in
 // kernel/task_work.c, last in first out), and the write end has to be closed before the others:
 // it gets a number above theirs.
 type tripwire struct {
 	read, write int
 	pm          *child
 	pmFD        int // a pidfd
-	pmWire      int
-	// killAt is when the fence must spring it, an Instant; Never if not armed.
-	killAt atomic.Int64
-
-	mu     sync.Mutex // refresh against close; the fence does not take it
-	wires  map[int]int
-	procs  procs
-	closed bool
+	pmWire      int // what wakes the postmaster
+	wires       map[int]int
+	procs       procs
 }
 
 // wireFloor is the lowest descriptor for the write end; the table of descriptors grows to it, 8 bytes each.
@@ -80,7 +71,7 @@ func (w *tripwire) stretch() error {
 // tie makes sig what pid is sent; same is asked after the owner is named and before the signal can come, and says
 // whether the number was that process's until then.
 func (w *tripwire) tie(pid int, sig unix.Signal, same func() error) (int, error) {
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(w.read), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/proc/thread-self/fd/"+strconv.Itoa(w.read), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("read end for process %d: %w", pid, err)
 	}
@@ -117,13 +108,12 @@ func owns(fd, pid int) bool {
 	return err == nil && owner == pid
 }
 
-// refresh ties the postmaster's children of this moment and lets go of those that are gone.
-func (w *tripwire) refresh() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return nil
-	}
+// tiesAtOnce bounds what one refresh does, because the fence waits for it.
+const tiesAtOnce = 32
+
+// refresh ties the postmaster's children of this moment and lets go of those that are gone; more says that some
+// are left to be tied.
+func (w *tripwire) refresh() (more bool, err error) {
 	for pid, fd := range w.wires {
 		if !owns(fd, pid) || unix.Kill(pid, 0) != nil {
 			delete(w.wires, pid)
@@ -154,21 +144,19 @@ func (w *tripwire) refresh() error {
 	if len(listed) == 0 { // a kernel without CONFIG_PROC_CHILDREN, or a postmaster that has just begun
 		below, err := w.procs.tree(w.pm.pid, func(st procStat) bool { return st.PPID != w.pm.pid })
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, st := range below {
 			listed = append(listed, st.PID)
 		}
 	}
+	before := len(w.wires)
 	for _, pid := range listed {
-		add(pid)
+		if add(pid); len(w.wires) >= before+tiesAtOnce {
+			return true, errors.Join(errs...)
+		}
 	}
-	return errors.Join(errs...)
-}
-
-// due reports whether the fence must spring it.
-func (w *tripwire) due(now schema.Instant) bool {
-	return schema.Instant(w.killAt.Load()).Reached(now)
+	return false, errors.Join(errs...)
 }
 
 // spring kills everything that is tied, by a bare system call: it waits for no lock, no memory and not for Go's
@@ -178,11 +166,8 @@ func (w *tripwire) spring() {
 	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(w.write), uintptr(unsafe.Pointer(&b)), 1)
 }
 
-// close lets go of everything without a signal to anybody. The fence must not hold w any more.
+// close lets go of everything without a signal to anybody.
 func (w *tripwire) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
 	for _, fd := range w.wires {
 		_ = unix.Close(fd)
 	}
