@@ -104,6 +104,9 @@ func (c *Client) ownReign(op string, at schema.LockView, v schema.Leader) ([]byt
 		return nil, c.misuse(op, "the view that is acted on does not show the lock held by session %q", v.Session)
 	}
 	// The session is the proof that the lock is the caller's; a holder that hears of a newer epoch may rise above it.
+	if at.Leader.Member != "" && at.Leader.Member != v.Member {
+		return nil, c.misuse(op, "%s cannot go on with the reign of %s", v.Member, at.Leader.Member)
+	}
 	if at.Leader.Epoch > v.Epoch {
 		return nil, c.misuse(op, "epoch %d is older than epoch %d, which it follows", v.Epoch, at.Leader.Epoch)
 	}

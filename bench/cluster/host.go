@@ -43,7 +43,8 @@ func (h *Host) open() error {
 	if h.groupFile, err = os.Open(h.group); err != nil {
 		return err
 	}
-	h.starts = make(chan func())
+	starts := make(chan func())
+	h.starts = starts
 	entered := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
@@ -52,7 +53,7 @@ func (h *Host) open() error {
 			return
 		}
 		entered <- nil
-		for f := range h.starts {
+		for f := range starts {
 			f()
 		}
 	}()

@@ -210,7 +210,7 @@ func epochs(r *room) {
 	b := r.session("b")
 	for what, attempt := range map[string]func() (schema.LockView, error){
 		"takeover with the same epoch":  func() (schema.LockView, error) { return r.client.TakeOver(r.ctx, at, b, record("b", 1)) },
-		"renewal with another epoch":    func() (schema.LockView, error) { v := at.Leader; v.Epoch = 2; return r.client.Renew(r.ctx, at, v) },
+		"renewal with an older epoch":   func() (schema.LockView, error) { v := at.Leader; v.Epoch = 0; return r.client.Renew(r.ctx, at, v) },
 		"renewal for another member":    func() (schema.LockView, error) { v := at.Leader; v.Member = "b"; return r.client.Renew(r.ctx, at, v) },
 		"renewal with another session":  func() (schema.LockView, error) { v := at.Leader; v.Session = b; return r.client.Renew(r.ctx, at, v) },
 		"acquiring from a view of none": func() (schema.LockView, error) { return r.client.Acquire(r.ctx, schema.LockView{}, b, record("b", 9)) },
@@ -224,6 +224,17 @@ func epochs(r *room) {
 		if _, err := attempt(); err == nil || consul.OutcomeUnknown(err) {
 			r.Errorf("%s: want an error before anything is sent, got %v", what, err)
 		}
+	}
+	r.stands(at)
+	risen := at.Leader
+	risen.Epoch = 2 // a holder that hears of a newer epoch rises above it
+	at, err := r.client.Renew(r.ctx, at, risen)
+	r.must(err)
+	r.stands(at)
+	older := at.Leader
+	older.Epoch = 1
+	if _, err := r.client.Renew(r.ctx, at, older); err == nil || consul.OutcomeUnknown(err) {
+		r.Errorf("renewal back to epoch 1: want an error before anything is sent, got %v", err)
 	}
 	r.stands(at)
 	r.must(r.client.DestroySession(r.ctx, at.Session))
