@@ -63,8 +63,9 @@ type guard struct {
 	killAt atomic.Int64
 	acting atomic.Bool
 
-	over atomic.Bool
-	done chan struct{}
+	over  atomic.Bool
+	ready chan struct{} // closed once the thread has its own descriptors
+	done  chan struct{}
 }
 
 func (s *Server) newGuard() (*guard, error) {
@@ -77,7 +78,14 @@ func (s *Server) newGuard() (*guard, error) {
 		_ = unix.Close(a.fd)
 		return nil, err
 	}
-	return &guard{s: s, alarm: a, deadman: d, tree: striker{children: s.children}, done: make(chan struct{})}, nil
+	return &guard{s: s, alarm: a, deadman: d, tree: striker{children: s.children}, ready: make(chan struct{}), done: make(chan struct{})}, nil
+}
+
+// start returns once the thread has its own descriptors: until then nothing may be opened whose end somebody waits
+// for, as the thread would hold a copy. Go's poller must have been in use before, since its descriptors are everybody's.
+func (g *guard) start() {
+	go g.run()
+	<-g.ready
 }
 
 func (g *guard) stop() {
@@ -182,6 +190,7 @@ func (g *guard) run() {
 	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
 		panic("the fence cannot have its own descriptors: " + err.Error())
 	}
+	close(g.ready)
 	defer func() {
 		if g.wire != nil {
 			g.wire.close()

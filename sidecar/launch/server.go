@@ -169,7 +169,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.guard, err = s.newGuard(); err != nil {
 		return err
 	}
-	go s.guard.run()
+	s.guard.start()
 	defer s.guard.stop()
 	// Before anything is served: nobody holds the deadline of a Postgres that an earlier launcher left.
 	if err := s.stopPredecessor(ctx); err != nil {
