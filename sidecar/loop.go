@@ -40,6 +40,7 @@ type loop struct {
 	launched launch.Status
 	found    postgres.DataDir
 	replicas []postgres.Replica
+	pending  []string // settings that wait for a restart
 	promises []schema.PromiseReply
 
 	reignCtx  context.Context // ends with the reign

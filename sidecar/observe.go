@@ -103,6 +103,7 @@ func (l *loop) seeLauncher(st launch.Status, err error) {
 	l.pace.startedAt = st.StartedAt
 	if p.State != decide.ProcessRunning && p.State != decide.ProcessStopping {
 		l.obs.SQL = decide.SQL{State: decide.SQLUnknown}
+		l.pending = nil // the next start reads everything
 	}
 	if p.State == decide.ProcessFenced && old.State != decide.ProcessFenced {
 		l.s.note(schema.Event{Kind: schema.EventFenced, Epoch: st.Epoch, Detail: p.Detail})
@@ -245,4 +246,5 @@ func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
 	}
 	l.obs.SQL = s
 	l.replicas = p.Replicas
+	l.pending = p.PendingRestart[:min(len(p.PendingRestart), schema.MaxPendingRestart)]
 }

@@ -151,3 +151,21 @@ func TestJSONHasTheMembersAsAList(t *testing.T) {
 		t.Errorf("%s", b.String())
 	}
 }
+
+func TestSettingsThatWaitForARestartAreMarkedAndNamed(t *testing.T) {
+	a, b, c := primary(), standby("b", 4, 0x5000000), standby("c", 4, 0x5000000)
+	b.PendingRestart, c.PendingRestart = []string{"max_connections", "shared_buffers"}, []string{"max_connections", "shared_buffers"}
+	got := table(t, Merge("main", Consul{}, []Answer{answer(a), answer(b), answer(c)}))
+	for _, want := range []string{
+		"a        primary   running ",
+		"b        standby   streaming *",
+		"\n* b, c: waiting for a restart of PostgreSQL: max_connections, shared_buffers\n  run: howdah restart --cluster main\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("want %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "running *") {
+		t.Errorf("a member that waits for nothing is marked:\n%s", got)
+	}
+}

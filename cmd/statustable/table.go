@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -27,7 +29,7 @@ func (p Picture) WriteTable(w io.Writer) error {
 	fmt.Fprintln(table, "MEMBER\tROLE\tSTATE\tTIMELINE\tLSN\tLAG\tEPOCH\tLEASE")
 	for _, r := range p.Members {
 		fmt.Fprintln(table, strings.Join([]string{
-			oneLine(r.Name), word(oneLine(string(r.Role))), r.state(), number(uint64(r.Timeline)), lsn(r.LSN),
+			oneLine(r.Name), word(oneLine(string(r.Role))), r.state() + r.mark(), number(uint64(r.Timeline)), lsn(r.LSN),
 			r.lag(), number(uint64(r.Epoch)), r.lease(),
 		}, "\t"))
 	}
@@ -40,8 +42,38 @@ func (p Picture) WriteTable(w io.Writer) error {
 	if reasons := p.reasons(); len(reasons) > 0 {
 		b.WriteString("\n" + strings.Join(reasons, "\n") + "\n")
 	}
+	b.WriteString(p.restarts())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// restartMark stands beside the state of a member whose Postgres waits for a restart.
+const restartMark = " *"
+
+func (r Row) mark() string {
+	if len(r.PendingRestart) == 0 {
+		return ""
+	}
+	return restartMark
+}
+
+// restarts says which settings wait for a restart, on which members, and what to run.
+func (p Picture) restarts() string {
+	byNames := map[string][]string{}
+	for _, r := range p.Members {
+		if len(r.PendingRestart) > 0 {
+			names := oneLine(strings.Join(r.PendingRestart, ", "))
+			byNames[names] = append(byNames[names], oneLine(r.Name))
+		}
+	}
+	var b strings.Builder
+	for _, names := range slices.Sorted(maps.Keys(byNames)) {
+		fmt.Fprintf(&b, "\n* %s: waiting for a restart of PostgreSQL: %s\n", strings.Join(byNames[names], ", "), names)
+	}
+	if b.Len() > 0 {
+		fmt.Fprintf(&b, "  run: howdah restart --cluster %s\n", oneLine(p.Cluster))
+	}
+	return b.String()
 }
 
 func (p Picture) primary() string {

@@ -94,7 +94,13 @@ type Status struct {
 	Stopping        bool `json:"stopping,omitempty"`
 	PostgresVersion int  `json:"postgres_version,omitempty"`
 	Tags            Tags `json:"tags"`
+	// PendingRestart names the settings whose new value waits for a restart of Postgres (pg_settings.pending_restart),
+	// sorted, at most MaxPendingRestart of them.
+	PendingRestart []string `json:"pending_restart,omitempty"`
 }
+
+// MaxPendingRestart is how many settings a status names: with more it would not fit one packet of gossip.
+const MaxPendingRestart = 12
 
 // Liveness is the gossip layer's opinion of a process.
 type Liveness string

@@ -31,6 +31,7 @@ var metricHelp = []struct {
 	{"lsn_bytes", "Flush LSN of a primary, received LSN of a standby; missing while unknown.", nil},
 	{"replay_lsn_bytes", "Replayed LSN of a standby; missing while unknown.", nil},
 	{"replay_lag_bytes", "What a standby has not replayed of what the primary published last; missing while unknown.", nil},
+	{"pending_restart", "How many settings of PostgreSQL wait for a restart; counted up to 12.", nil},
 	{"lease_left_seconds", "How long the lease of this primary lasts still; missing on a standby.", nil},
 	{"leader_seen_seconds", "For how long the leader record has not changed; missing while there is none.", nil},
 	{"consul_age_seconds", "How long ago Consul answered last; missing if it never did.", nil},
@@ -84,6 +85,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if lag, ok := replayLag(s); ok {
 		set("replay_lag_bytes", float64(lag))
 	}
+	set("pending_restart", float64(len(s.Self.PendingRestart)))
 	if s.Self.Role == schema.RolePrimary {
 		set("lease_left_seconds", s.Self.LeaseLeft.D().Seconds())
 	}
