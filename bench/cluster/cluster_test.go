@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"howdah/sidecar/local"
 )
 
 // twoHosts makes a network of two hosts, where this may be done: otherwise it says so and returns false.
@@ -150,12 +152,12 @@ func TestHostIsKilledAndStartsAgain(t *testing.T) {
 		if err := a.start(cmd, nil, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		own, err := os.Readlink(filepath.Join("/proc", "self", "ns", "net"))
+		home, err := a.netns.Stat()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if its, err := os.Readlink("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/ns/net"); err != nil || its == own {
-			t.Errorf("the process is in namespace %q (%v), as this one", its, err)
+		if its, err := os.Stat("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/ns/net"); err != nil || !os.SameFile(home, its) {
+			t.Errorf("the process is not in the namespace of its host (%v)", err)
 		}
 		if err := a.setFrozen(t.Context(), true); err != nil {
 			t.Fatal(err)
@@ -166,6 +168,35 @@ func TestHostIsKilledAndStartsAgain(t *testing.T) {
 		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 			t.Errorf("the process ended by %v", err)
 		}
+	}
+}
+
+// On a frozen host nothing starts, and what is wanted starts once it is thawed.
+func TestFrozenHostStartsNothing(t *testing.T) {
+	_, a, _, ok := twoHosts(t)
+	if !ok {
+		return
+	}
+	if err := a.setFrozen(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	u := &unit{name: "sleep", log: filepath.Join(t.TempDir(), "log"), host: a, orphan: syscall.SIGKILL, args: []string{"sleep", "1000"}}
+	if err := u.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := u.kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := u.signal(syscall.SIGKILL); err != nil || u.generation() != 0 {
+		t.Errorf("%d starts on a frozen host, and signalling it said %v", u.generation(), err)
+	}
+	if err := a.setFrozen(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := local.Poll(t.Context(), 10*time.Millisecond, func() bool { return u.generation() == 1 }); err != nil {
+		t.Errorf("it did not start after the thaw: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,7 +30,13 @@ type Host struct {
 	// starts is served by one thread that stays in the namespace and lives as long as the host does: a child's parent
 	// death signal comes when the thread ends that forked it.
 	starts chan func()
+
+	mu     sync.Mutex
+	frozen bool
 }
+
+// errFrozen is a start on a frozen host: nothing starts there, and whoever forks into its control group hangs.
+var errFrozen = errors.New("the host is frozen")
 
 // open enters the namespace, which is there already, and makes the control group.
 func (h *Host) open() error {
@@ -75,6 +82,11 @@ func (h *Host) close() {
 
 // start starts cmd on the host, as user u, or as ourselves if u is nil.
 func (h *Host) start(cmd *exec.Cmd, u *local.User, orphan syscall.Signal) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.frozen {
+		return errFrozen
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: orphan, UseCgroupFD: true, CgroupFD: int(h.groupFile.Fd())}
 	if u != nil && os.Geteuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID}
@@ -122,7 +134,11 @@ func (h *Host) setFrozen(ctx context.Context, frozen bool) error {
 	if frozen {
 		value, want = "1", "frozen 1"
 	}
-	if err := os.WriteFile(filepath.Join(h.group, "cgroup.freeze"), []byte(value), 0); err != nil {
+	h.mu.Lock()
+	err := os.WriteFile(filepath.Join(h.group, "cgroup.freeze"), []byte(value), 0)
+	h.frozen = frozen && err == nil
+	h.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("freezing %s: %w", h.Name, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, fmt.Errorf("the control group of %s does not say %q", h.Name, want))
@@ -164,8 +180,10 @@ func (h *Host) kill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	old := h.groupFile
-	h.groupFile = fresh
+	h.groupFile, h.frozen = fresh, false
 	return old.Close()
 }
 

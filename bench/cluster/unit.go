@@ -46,7 +46,7 @@ func (u *unit) start() error {
 		<-u.ended // the keeper of before needs no lock once nothing is wanted
 	}
 	cmd, err := u.spawn()
-	if err != nil {
+	if err != nil && !errors.Is(err, errFrozen) { // once it is thawed the keeper starts it
 		return err
 	}
 	u.wanted, u.cmd, u.ended, u.quit = true, cmd, make(chan struct{}), make(chan struct{})
@@ -73,12 +73,14 @@ func (u *unit) spawn() (*exec.Cmd, error) {
 func (u *unit) keep(cmd *exec.Cmd, ended, quit chan struct{}) {
 	defer close(ended)
 	for {
-		_ = cmd.Wait() // how it ended is in its ProcessState
-		select {
-		case <-quit:
-			return
-		default:
-			u.note(fmt.Sprintf("%s %s ended: %s", time.Now().UTC().Format("15:04:05.000"), u.name, cmd.ProcessState))
+		if cmd != nil {
+			_ = cmd.Wait() // how it ended is in its ProcessState
+			select {
+			case <-quit:
+				return
+			default:
+				u.note(fmt.Sprintf("%s %s ended: %s", time.Now().UTC().Format("15:04:05.000"), u.name, cmd.ProcessState))
+			}
 		}
 		for {
 			select {
@@ -91,7 +93,9 @@ func (u *unit) keep(cmd *exec.Cmd, ended, quit chan struct{}) {
 				cmd = again
 				break
 			}
-			u.note(err.Error())
+			if !errors.Is(err, errFrozen) {
+				u.note(err.Error())
+			}
 		}
 		if cmd == nil {
 			return
@@ -135,7 +139,7 @@ func (u *unit) release() {
 func (u *unit) signal(sig syscall.Signal) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.wanted {
+	if !u.wanted || u.cmd == nil {
 		return nil
 	}
 	if err := u.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -151,6 +155,10 @@ func (u *unit) kill() error {
 	cmd, ended := u.cmd, u.ended
 	u.mu.Unlock()
 	if ended == nil {
+		return nil
+	}
+	if cmd == nil { // the host was frozen when it was wanted
+		<-ended
 		return nil
 	}
 	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
