@@ -120,7 +120,7 @@ func (x actor) promises(ctx context.Context, a decide.Action) []schema.PromiseRe
 	replies := []schema.PromiseReply{}
 	for _, name := range a.Members {
 		wg.Go(func() {
-			r, err := x.s.d.Gossip.AskPromise(ctx, name, schema.PromiseRequest{From: x.s.o.Name, Epoch: a.Epoch, Lease: a.Lease, Report: a.Kind == decide.AskReports})
+			r, err := x.s.d.Gossip.AskPromise(ctx, name, schema.PromiseRequest{From: x.s.o.Name, Epoch: a.Epoch, Lease: a.Lease, Mark: a.Mark(name), Report: a.Kind == decide.AskReports})
 			if err != nil {
 				r = schema.PromiseReply{Member: name, Why: "no answer: " + err.Error()}
 			}

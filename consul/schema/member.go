@@ -131,6 +131,9 @@ type PromiseRequest struct {
 	Epoch Epoch  `json:"epoch"`
 	// Lease is how long the promise must last, counted by the giver from when it gives it.
 	Lease Duration `json:"lease"`
+	// Mark is that of the member's newest reply which has reached the asker; zero if none has. It shows that the
+	// asker hears the member: a promise to one who cannot hear it would bind for nothing.
+	Mark Instant `json:"mark,omitempty"`
 	// Report asks for no promise but for how far the member's WAL goes.
 	Report bool `json:"report,omitempty"`
 }
@@ -141,6 +144,9 @@ type PromiseReply struct {
 	Member string `json:"member"`
 	Given  bool   `json:"given"`
 	Why    string `json:"why,omitempty"` // why not
+	// Mark is the member's own clock when it replied, to be shown to it with the next request. It means nothing to
+	// anybody else.
+	Mark Instant `json:"mark,omitempty"`
 	// LSN and Timeline answer a request with Report: what a standby has flushed; zero if it cannot tell.
 	LSN      LSN      `json:"lsn,omitempty"`
 	Timeline Timeline `json:"timeline,omitempty"`

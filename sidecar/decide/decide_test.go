@@ -327,7 +327,7 @@ func TestReleaseOnlyAfterPostgresIsGone(t *testing.T) {
 }
 
 func TestPromise(t *testing.T) {
-	req := schema.PromiseRequest{From: "pg1", Epoch: 4, Lease: schema.Duration(lease)}
+	req := schema.PromiseRequest{From: "pg1", Epoch: 4, Lease: schema.Duration(lease), Mark: t0.Add(-lease / 2)}
 	for _, c := range []struct {
 		name   string
 		change func(*Observation, *Memory, *schema.PromiseRequest)
@@ -339,6 +339,9 @@ func TestPromise(t *testing.T) {
 		{"after a seizure not yet explained", func(o *Observation, m *Memory, _ *schema.PromiseRequest) { m.SeizeFailedAt = o.Now }, false},
 		{"an older epoch", func(_ *Observation, m *Memory, _ *schema.PromiseRequest) { m.Record.Epoch = 5 }, false},
 		{"the holder", func(_ *Observation, m *Memory, _ *schema.PromiseRequest) { m.Reign.Active = true }, false},
+		{"to one that may not hear it", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = schema.Never }, false},
+		{"to one that has not heard for too long", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = t0.Add(-lease/2 - 1) }, false},
+		{"to one that heard another machine's clock", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = t0.Add(1) }, false},
 		{"for ever", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Lease = schema.Duration(time.Hour) }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -500,5 +503,45 @@ func TestStopNowIsNotRepeatedAtOnce(t *testing.T) {
 	}
 	if stops != 1 {
 		t.Errorf("%d stops planned within 100 ms", stops)
+	}
+}
+
+// A primary without Consul first shows the members that it hears them, and asks again as soon as it can be promised
+// something; where one is silent it keeps to its interval.
+func TestPromisesAreAskedForTwice(t *testing.T) {
+	heard := func(name string) schema.PromiseReply {
+		return schema.PromiseReply{Member: name, Why: "not known yet", Mark: t0.Add(time.Second)}
+	}
+	for _, c := range []struct {
+		name    string
+		replies []schema.PromiseReply
+		again   bool
+	}{
+		{"all are heard", []schema.PromiseReply{heard("pg2"), heard("pg3")}, true},
+		{"one is silent", []schema.PromiseReply{heard("pg2")}, false},
+		{"one could not be reached", []schema.PromiseReply{heard("pg2"), {Member: "pg3", Why: "no answer"}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, m := holder()
+			o = o.at(lease/3, 0)
+			p, m := Decide(o, m)
+			i := slices.IndexFunc(p.Actions, func(a Action) bool { return a.Kind == AskPromises })
+			if i < 0 || len(p.Actions[i].Marks) != 0 {
+				t.Fatalf("planned %v", planned(p))
+			}
+			o = o.at(lease/3+time.Millisecond, 0)
+			o.Done = []Outcome{{Action: p.Actions[i], Result: OK, StartedAt: t0.Add(lease / 3), Promises: c.replies}}
+			p, m = Decide(o, m)
+			i = slices.IndexFunc(p.Actions, func(a Action) bool { return a.Kind == AskPromises })
+			if again := i >= 0; again != c.again {
+				t.Fatalf("asked again: %v; planned %v", again, planned(p))
+			}
+			if m.Reign.Deadline != t0.Add(lease) {
+				t.Errorf("the deadline moved to %d without a promise", m.Reign.Deadline)
+			}
+			if c.again && p.Actions[i].Mark("pg3") != t0.Add(time.Second) {
+				t.Errorf("marks %v", p.Actions[i].Marks)
+			}
+		})
 	}
 }

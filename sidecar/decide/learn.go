@@ -278,6 +278,11 @@ func (d *decision) learnPromises(out Outcome) {
 	if !r.Active || out.Action.Epoch != r.Epoch {
 		return
 	}
+	for _, p := range out.Promises {
+		if p.Mark != schema.Never {
+			r.Marks = append(slices.DeleteFunc(slices.Clone(r.Marks), func(m Mark) bool { return m.Member == p.Member }), Mark{p.Member, p.Mark})
+		}
+	}
 	for _, name := range out.Action.Members {
 		if !slices.ContainsFunc(out.Promises, func(p schema.PromiseReply) bool { return p.Member == name && p.Given }) {
 			return

@@ -95,6 +95,8 @@ type Reign struct {
 	// AskedAt is when the newest renewal was sent, RenewedAt when the newest answered one was sent,
 	// PromisesAt when the newest round of promises was sent.
 	AskedAt, RenewedAt, PromisesAt schema.Instant
+	// Marks show the members that we hear them.
+	Marks []Mark
 	// Since is when the reign, or its present phase, began.
 	Since schema.Instant
 	// Written are the members named in our newest answered write, Attempted those in a write whose
@@ -112,6 +114,12 @@ type Reign struct {
 	Lease schema.Duration
 	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
 	HandOver string
+}
+
+// Mark is that of the newest reply of a member to a request for a promise.
+type Mark struct {
+	Member string
+	Mark   schema.Instant // the member's clock
 }
 
 // Rejoin is what is known about our history against the leader's.

@@ -99,7 +99,9 @@ type Action struct {
 	From     Upstream
 	Session  string // for RenewSession
 	Members  []string
-	Lease    schema.Duration
+	// Marks are those that AskPromises shows to the members.
+	Marks []Mark
+	Lease schema.Duration
 	// Timeout bounds the action; zero means that it has no bound but its own progress.
 	Timeout    time.Duration
 	Initialize schema.Initialize
@@ -107,6 +109,16 @@ type Action struct {
 	// Index is the ModifyIndex for PutInitialize, PutHistory and DropRequest.
 	Index uint64
 	Why   string
+}
+
+// Mark returns the mark to show to the member of that name; Never if there is none.
+func (a Action) Mark(member string) schema.Instant {
+	for _, m := range a.Marks {
+		if m.Member == member {
+			return m.Mark
+		}
+	}
+	return schema.Never
 }
 
 // String is what an action is called in a log or a script.

@@ -12,13 +12,16 @@ import (
 //
 //	primary's deadline = (time it asked) + lease <= (time we promised) + lease < PromisedUntil
 //
+// It is given only to who has shown that our replies reach it, by the mark of one that is not older than half a
+// lease. A primary that sends and does not receive would otherwise keep everybody bound, and be fenced all the same.
+//
 // A seizure of ours whose answer was lost may still succeed at Consul later. That is no hole:
 // promote waits for PromisedUntil, and from the moment we know that we hold the lock we promise nothing.
 func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseReply, Memory) {
 	if r.Report {
 		return report(o, m), m
 	}
-	why := ""
+	why, age := "", o.Now.Sub(r.Mark)
 	switch {
 	case m.Reign.Active:
 		why = fmt.Sprintf("%s holds the lock itself, in epoch %d", o.Name, m.Reign.Epoch)
@@ -30,13 +33,15 @@ func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseRe
 		why = "the outcome of an attempt to take over is not known yet"
 	case r.Lease.D() <= 0 || r.Lease.D() > maxPromise:
 		why = fmt.Sprintf("a promise of %s is not to be had", r.Lease)
+	case r.Mark == schema.Never || age < 0 || age > r.Lease.D()/2:
+		why = fmt.Sprintf("it is not known yet whether %s hears this member; the next request shows it", r.From)
 	}
 	if why != "" {
-		return schema.PromiseReply{Member: o.Name, Why: why}, m
+		return schema.PromiseReply{Member: o.Name, Why: why, Mark: o.Now}, m
 	}
 	m.Record.Epoch = max(m.Record.Epoch, r.Epoch)
 	m.PromisedUntil = schema.Latest(m.PromisedUntil, o.Now.Add(r.Lease.D()+schema.Margin(r.Lease.D())))
-	return schema.PromiseReply{Member: o.Name, Given: true}, m
+	return schema.PromiseReply{Member: o.Name, Given: true, Mark: o.Now}, m
 }
 
 // maxPromise is the longest lease that a cluster configuration allows, in nanoseconds.

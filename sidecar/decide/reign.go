@@ -121,13 +121,27 @@ func (d *decision) arm() {
 func (d *decision) askPromises() {
 	r := &d.m.Reign
 	late := d.o.lease() / 3
-	if r.HandOver != "" || r.RenewedAt == schema.Never || d.o.Now.Sub(r.RenewedAt) < late || d.o.Now.Sub(r.PromisesAt) < schema.RenewInterval(d.o.lease()) {
+	if r.HandOver != "" || r.RenewedAt == schema.Never || d.o.Now.Sub(r.RenewedAt) < late {
+		return
+	}
+	if d.o.Now.Sub(r.PromisesAt) < schema.RenewInterval(d.o.lease()) && !d.greeted() {
 		return
 	}
 	members := slices.DeleteFunc(union(r.Written, r.Attempted), func(n string) bool { return n == d.o.Name })
-	if d.do(Action{Kind: AskPromises, Epoch: r.Epoch, Members: members, Lease: min(d.o.Config.Lease, r.Lease), Timeout: late}) {
+	if d.do(Action{Kind: AskPromises, Epoch: r.Epoch, Members: members, Marks: r.Marks, Lease: min(d.o.Config.Lease, r.Lease), Timeout: late}) {
 		r.PromisesAt = d.o.Now
 	}
+}
+
+// greeted reports a round that has just ended in which every member was heard, and some for the first time: the next
+// one follows at once, because only that one can be promised anything.
+func (d *decision) greeted() bool {
+	for _, out := range d.o.Done {
+		if out.Action.Kind == AskPromises && out.Action.Epoch == d.m.Reign.Epoch && len(out.Action.Marks) < len(out.Action.Members) {
+			return len(out.Promises) == len(out.Action.Members) && !slices.ContainsFunc(out.Promises, func(p schema.PromiseReply) bool { return p.Mark == schema.Never })
+		}
+	}
+	return false
 }
 
 // noteReign writes the reign into the history once it serves.

@@ -138,7 +138,7 @@ func (n *node) collect(a decide.Action, out *decide.Outcome, finish func(decide.
 	}
 	for _, name := range a.Members {
 		other := n.w.node(name)
-		req := schema.PromiseRequest{From: n.name, Epoch: a.Epoch, Lease: a.Lease, Report: a.Kind == decide.AskReports}
+		req := schema.PromiseRequest{From: n.name, Epoch: a.Epoch, Lease: a.Lease, Mark: a.Mark(name), Report: a.Kind == decide.AskReports}
 		n.w.send(n.name, name, func() {
 			other.sidecar(func() {
 				other.obs.Now = other.clock.now()
