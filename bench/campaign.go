@@ -16,7 +16,10 @@ import (
 	"howdah/sidecar/local"
 )
 
-const campaignUsage = `usage: go run ./bench campaign [-faults 200] [-seed N] [-members 3] [-mode async] [-kinds list] [-lease 3s] [-out dir]`
+const campaignUsage = `usage: go run ./bench campaign [-faults 200] [-seed N] [-members 3] [-mode async|on|strict] [-kinds list] [-lease 3s] [-out dir]`
+
+// synchronousModes are the values of -mode with the cluster's synchronous_mode.
+var synchronousModes = map[string]string{"async": schema.SyncOff, "on": schema.SyncOn, "strict": schema.SyncStrict}
 
 // campaignOptions are those of the command line.
 type campaignOptions struct {
@@ -38,7 +41,7 @@ func parseCampaign(args []string) (campaignOptions, error) {
 	f.IntVar(&o.faults, "faults", 200, "how many faults, one after the other")
 	f.IntVar(&o.members, "members", 3, "how many members: 3 or 5")
 	f.Uint64Var(&o.seed, "seed", 1, "what the faults, their order and their length follow from")
-	f.StringVar(&o.mode, "mode", "async", "the replication: async")
+	f.StringVar(&o.mode, "mode", "async", "the replication: async, on or strict")
 	f.StringVar(&kinds, "kinds", "", "which kinds of fault, separated by commas; all and combinations of them if empty")
 	f.DurationVar(&o.lease, "lease", schema.DefaultClusterConfig().Lease.D(), "the lease")
 	f.StringVar(&o.out, "out", "", "a directory for campaign-<seed>.md, .json and .svg; a new one under /tmp if empty")
@@ -50,8 +53,8 @@ func parseCampaign(args []string) (campaignOptions, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("%q is not wanted here; %s", f.Arg(0), campaignUsage)
 	}
-	if o.mode != "async" {
-		return o, fmt.Errorf("-mode: %q is not there; synchronous replication is not built yet, choose async", o.mode)
+	if _, known := synchronousModes[o.mode]; !known {
+		return o, fmt.Errorf("-mode: %q is not allowed; choose async, on or strict", o.mode)
 	}
 	if o.members != 3 && o.members != 5 {
 		return o, fmt.Errorf("-members: %d is not allowed; choose 3 or 5", o.members)
@@ -100,6 +103,7 @@ func (o campaignOptions) command() string {
 func (o campaignOptions) config() schema.ClusterConfig {
 	c := schema.DefaultClusterConfig()
 	c.Lease = schema.Duration(o.lease)
+	c.SynchronousMode = synchronousModes[o.mode]
 	c.Parameters = map[string]string{"max_wal_size": "256MB", "min_wal_size": "48MB", "shared_buffers": "32MB", "max_connections": "60"}
 	return c
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"howdah/bench/cluster"
 	"howdah/consul/boottime"
@@ -39,14 +41,27 @@ type seat struct {
 	patience time.Duration
 }
 
-func (s seat) connect(ctx context.Context) (*pgx.Conn, error) {
+// client is a connection that remembers whether the server has warned that a commit did not wait for its standbys.
+type client struct {
+	*pgx.Conn
+	warned *atomic.Bool
+}
+
+func (s seat) connect(ctx context.Context) (client, error) {
 	c, err := target{address: s.address, password: s.password}.config()
 	if err != nil {
-		return nil, err
+		return client{}, err
 	}
+	warned := &atomic.Bool{}
 	c.DialFunc = s.host.Dial
+	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if waives(n.Message) {
+			warned.Store(true)
+		}
+	}
 	c.ConnectTimeout = s.patience
-	return pgx.ConnectConfig(ctx, c)
+	conn, err := pgx.ConnectConfig(ctx, c)
+	return client{conn, warned}, err
 }
 
 // crowd is all clients of a campaign, and what they have seen.
@@ -58,6 +73,7 @@ type crowd struct {
 	mu       sync.Mutex
 	commits  []commit  // through the routers
 	direct   []commit  // past them
+	waived   []commit  // answered as done, with the warning that the wait for a standby was cancelled: not acknowledged
 	readings []reading // of both routes
 	unseen   []string  // own writes that their session did not see
 	errors   map[string]int
@@ -95,8 +111,18 @@ func (w *crowd) stop() {
 	w.done.Wait()
 }
 
+// errWaived is what became of a commit whose wait for a standby was cancelled: PostgreSQL answers as if it were done
+// (SyncRepWaitForLSN, src/backend/replication/syncrep.c), and it counts as not acknowledged.
+var errWaived = errors.New("the wait for a standby was cancelled")
+
+// waives reports a warning of PostgreSQL that a commit did not wait for its standbys: "canceling wait for
+// synchronous replication due to user request", or "canceling the wait for synchronous replication and terminating connection".
+func waives(message string) bool {
+	return strings.HasPrefix(message, "canceling wait for synchronous replication") || strings.HasPrefix(message, "canceling the wait for synchronous replication")
+}
+
 // insert writes one row; writer is -1 for a probe. The row says by whose clock it was executed, and where.
-func (w *crowd) insert(ctx context.Context, conn *pgx.Conn, table string, writer int) (commit, error) {
+func (w *crowd) insert(ctx context.Context, conn client, table string, writer int) (commit, error) {
 	c := commit{ID: w.ids.Add(1), Writer: writer, Sent: boottime.Now()}
 	var micros, lsn int64
 	var address string
@@ -106,15 +132,21 @@ func (w *crowd) insert(ctx context.Context, conn *pgx.Conn, table string, writer
 	// The server's clock is this machine's: only the distance of its two clocks has to be known.
 	c.Executed = c.At - schema.Instant(time.Now().UnixNano()-micros*1000)
 	c.LSN, c.Server = uint64(lsn), w.servers[address]
+	if err == nil && conn.warned.Swap(false) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.waived = append(w.waived, c)
+		return c, errWaived
+	}
 	return c, err
 }
 
 // attempt calls f with a connection on every beat; after an error it connects again.
-func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what string, f func(context.Context, *pgx.Conn) error) {
+func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what string, f func(context.Context, client) error) {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
-	var conn *pgx.Conn
-	defer func() { hangUp(conn) }()
+	var conn client
+	defer func() { hangUp(conn.Conn) }()
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,7 +156,7 @@ func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what st
 		err := func() error {
 			limited, cancel := context.WithTimeout(ctx, s.patience)
 			defer cancel()
-			if conn == nil {
+			if conn.Conn == nil {
 				fresh, err := s.connect(limited)
 				if err != nil {
 					return err
@@ -136,9 +168,9 @@ func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what st
 		if err == nil {
 			continue
 		}
-		if conn != nil {
-			hangUp(conn)
-			conn = nil
+		if conn.Conn != nil {
+			hangUp(conn.Conn)
+			conn = client{}
 		}
 		if ctx.Err() == nil && what != "" {
 			w.mu.Lock()
@@ -151,7 +183,7 @@ func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what st
 // write appends rows, and reads the newest one of its own in the same session now and then.
 func (w *crowd) write(ctx context.Context, s seat, writer int) {
 	rows := 0
-	w.attempt(ctx, s, campaignBeat, "write", func(ctx context.Context, conn *pgx.Conn) error {
+	w.attempt(ctx, s, campaignBeat, "write", func(ctx context.Context, conn client) error {
 		c, err := w.insert(ctx, conn, campaignTable, writer)
 		if err != nil {
 			return err
@@ -185,9 +217,9 @@ func (w *crowd) read(ctx context.Context, s seat, route string) {
 	query := "select array[" + strings.Join(parts, ", ") + "]::text"
 	var session, reads int
 	var of *pgx.Conn
-	w.attempt(ctx, s, readBeat, "read "+route, func(ctx context.Context, conn *pgx.Conn) error {
-		if conn != of {
-			of, session, reads = conn, int(w.sessions.Add(1)), 0
+	w.attempt(ctx, s, readBeat, "read "+route, func(ctx context.Context, conn client) error {
+		if conn.Conn != of {
+			of, session, reads = conn.Conn, int(w.sessions.Add(1)), 0
 		}
 		if reads++; reads > readsInSession {
 			return errEnough
@@ -222,7 +254,7 @@ func (w *crowd) probe(ctx context.Context, s seat, fresh bool) {
 	if fresh {
 		beat *= 3
 	}
-	w.attempt(ctx, s, beat, "", func(ctx context.Context, conn *pgx.Conn) error {
+	w.attempt(ctx, s, beat, "", func(ctx context.Context, conn client) error {
 		c, err := w.insert(ctx, conn, directTable, 0)
 		if err != nil {
 			return err
@@ -237,11 +269,14 @@ func (w *crowd) probe(ctx context.Context, s seat, fresh bool) {
 	})
 }
 
-// since returns the commits from index from on, and the index after them.
-func (w *crowd) since(from int) ([]commit, int) {
+// mark is how many commits there were at a moment, through the routers and past them.
+type mark struct{ commits, direct int }
+
+// since returns the commits since a mark, through the routers and past them, and the mark after them.
+func (w *crowd) since(from mark) (commits, direct []commit, next mark) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.commits[from:]), len(w.commits)
+	return slices.Clone(w.commits[from.commits:]), slices.Clone(w.direct[from.direct:]), mark{len(w.commits), len(w.direct)}
 }
 
 // lastAck is when a writer's newest row was acknowledged; Never if none was.

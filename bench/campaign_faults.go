@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"howdah/bench/cluster"
 )
@@ -99,6 +101,12 @@ func (a *arena) strikePrimary(ctx context.Context, number int, f planned) (blow,
 		return done, p.KillLauncher()
 	case "sidecar":
 		return done, p.KillSidecar(false)
+	case "both":
+		return done, a.killBoth(ctx, p, f.Pick)
+	case "sidecar-freeze":
+		return blow{p.Name, func(context.Context) error { return p.StopSidecar(false) }}, p.StopSidecar(true)
+	case "launcher-freeze":
+		return blow{p.Name, func(context.Context) error { return p.StopLauncher(false) }}, p.StopLauncher(true)
 	case "sidecar-dead":
 		return blow{p.Name, func(context.Context) error { return p.StartSidecar() }}, p.KillSidecar(true)
 	case "disk-stall":
@@ -109,6 +117,20 @@ func (a *arena) strikePrimary(ctx context.Context, number int, f planned) (blow,
 	return blow{}, fmt.Errorf("nothing is known of fault %q of a primary", f.Trouble)
 }
 
+// killBoth kills one of sidecar and launcher, and the other up to half a second later.
+func (a *arena) killBoth(ctx context.Context, p *cluster.Member, pick int) error {
+	first, second := func() error { return p.KillSidecar(false) }, p.KillLauncher
+	if pick%2 == 1 {
+		first, second = second, first
+	}
+	err := first()
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(pick/2%500) * time.Millisecond):
+	}
+	return errors.Join(err, second())
+}
+
 func (a *arena) strikeStandby(ctx context.Context, number int, f planned, m *cluster.Member) (blow, error) {
 	switch f.Trouble {
 	case "standby-cut":
@@ -117,10 +139,28 @@ func (a *arena) strikeStandby(ctx context.Context, number int, f planned, m *clu
 		})
 	case "standby-kill":
 		return blow{m.Name, func(context.Context) error { return m.Start() }}, m.Kill(ctx)
+	case "standbys-kill":
+		return a.killStandbys(ctx)
 	case "standby-freeze":
 		return blow{m.Name, m.Thaw}, m.Freeze(ctx)
 	}
 	return blow{}, fmt.Errorf("nothing is known of fault %q of a standby", f.Trouble)
+}
+
+func (a *arena) killStandbys(ctx context.Context) (blow, error) {
+	var names []string
+	var errs []error
+	for _, m := range a.standbys() {
+		names = append(names, m.Name)
+		errs = append(errs, m.Kill(ctx))
+	}
+	return blow{strings.Join(names, "+"), func(context.Context) error {
+		var errs []error
+		for _, m := range a.standbys() {
+			errs = append(errs, m.Start())
+		}
+		return errors.Join(errs...)
+	}}, errors.Join(errs...)
 }
 
 func (a *arena) strikeRouter(ctx context.Context, number int, f planned, r *cluster.Router) (blow, error) {
@@ -144,28 +184,41 @@ func (a *arena) consulHosts() []*cluster.Host {
 }
 
 func (a *arena) strikeConsul(ctx context.Context, f planned) (blow, error) {
-	victims := []*cluster.Server{a.c.Leader(ctx)}
-	if victims[0] == nil {
-		victims[0] = a.c.Servers[0] // none leads at this moment: another fault of the step has seen to that
-	}
-	name := victims[0].Host.Name
-	if f.Trouble == "consul-majority" {
-		for _, s := range a.c.Servers {
-			if s != victims[0] && len(victims) < 2 {
-				victims = append(victims, s)
-				name += "+" + s.Host.Name
-			}
+	if f.Trouble == "consul-restart" {
+		var errs []error
+		for _, m := range a.c.Members {
+			errs = append(errs, m.KillAgent())
 		}
+		return blow{"consul", nothing}, errors.Join(errs...)
 	}
+	victims := a.consulVictims(ctx, f.Trouble)
+	var names []string
 	var errs []error
 	for _, s := range victims {
+		names = append(names, s.Host.Name)
 		errs = append(errs, s.Kill())
 	}
-	return blow{name, func(context.Context) error {
+	return blow{strings.Join(names, "+"), func(context.Context) error {
 		var errs []error
 		for _, s := range victims {
 			errs = append(errs, s.Start())
 		}
 		return errors.Join(errs...)
 	}}, errors.Join(errs...)
+}
+
+// consulVictims are the leader, with as many others as the fault takes.
+func (a *arena) consulVictims(ctx context.Context, trouble string) []*cluster.Server {
+	n := map[string]int{"consul-leader": 1, "consul-majority": 2, "consul-away": len(a.c.Servers)}[trouble]
+	leader := a.c.Leader(ctx)
+	if leader == nil {
+		leader = a.c.Servers[0] // none leads at this moment: another fault of the step has seen to that
+	}
+	victims := []*cluster.Server{leader}
+	for _, s := range a.c.Servers {
+		if s != leader && len(victims) < n {
+			victims = append(victims, s)
+		}
+	}
+	return victims
 }

@@ -35,9 +35,12 @@ type findings struct {
 	Direct int `json:"direct"`
 	// Usurped are the rows accepted by a member after the promotion of another in a newer epoch; Late those accepted before and
 	// acknowledged after it.
-	Usurped []string       `json:"usurped,omitempty"`
-	Late    int            `json:"late"`
-	Reads   map[string]int `json:"reads"`
+	Usurped []string `json:"usurped,omitempty"`
+	Late    int      `json:"late"`
+	// Waived are the commits that were answered as done with a warning that they did not wait for their standbys.
+	Waived   int            `json:"waived"`
+	Degraded []gap          `json:"degraded,omitempty"` // when the leader record may have promised nothing
+	Reads    map[string]int `json:"reads"`
 	// Unseen are own writes that their own session did not see, Stale reads of the rw route without a row acknowledged before,
 	// Backwards reads that show less than an earlier one of their session.
 	Unseen    []string       `json:"unseen,omitempty"`
@@ -58,6 +61,7 @@ func (s *strain) judge(f *findings) {
 	f.Reigns, f.Ends = s.reigns(), newest(s.c.Troubles())
 	f.Acked, f.Direct, f.Unseen, f.Errors = len(w.commits), len(w.direct), w.unseen, w.errors
 	at := func(i schema.Instant) string { return fmt.Sprintf("%.3f s", i.Sub(f.Up).Seconds()) }
+	f.Waived, f.Degraded = len(w.waived), s.degraded.all
 	usurped, late := usurpers(f.Reigns, slices.Concat(w.direct, w.commits))
 	f.Late = late
 	for _, c := range usurped {
@@ -143,9 +147,12 @@ func (f *findings) markdown(svg string) string {
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	say("%s, %s; %s.\n\n    %s\n\n", f.Date, f.Machine, f.Versions, f.Command)
 	say("%d faults in %.1f minutes; %d reigns, the first included; [timeline](%s).\n\n", len(f.Outcomes), f.Ended.Sub(f.Up).Minutes(), len(f.Reigns), svg)
-	missing, unwhole := 0, 0
+	missing, unwhole, ended := 0, 0, 0
 	for _, o := range f.Outcomes {
 		missing += o.Missing
+		if !o.Step.planned() {
+			ended += o.WaitsEnded
+		}
 		if o.Whole < 0 {
 			unwhole++
 		}
@@ -156,6 +163,7 @@ func (f *findings) markdown(svg string) string {
 	say("| reads on the rw route without a row that was acknowledged before them, and lasts | %d | %d reads |\n", len(f.Stale), f.Reads["rw"])
 	say("| reads that show less than an earlier one of their session | %d | %d reads on rw, %d on ro |\n", len(f.Backwards), f.Reads["rw"], f.Reads["ro"])
 	say("| acknowledged rows lost, where nothing may be lost or outside the window | %d | %d missing in all |\n", f.wrongLosses(), missing+len(f.LostLater))
+	say("| commits whose wait for a standby was ended by a stop that is not immediate | %d | |\n", ended)
 	say("| faults after which the cluster was not whole within %s | %d | %d |\n", wholeBound, unwhole, len(f.Outcomes))
 	say("| all violations | %d | |\n\n", f.violations())
 	say("Seconds, median / worst. Gap: no row acknowledged through any router, or through the worse one. Whole: from the end of the fault.\n\n")
@@ -163,7 +171,11 @@ func (f *findings) markdown(svg string) string {
 	for _, t := range append(troubles(), trouble{Name: combined, Title: "combined: of the primary, and others"}) {
 		b.WriteString(f.row(t))
 	}
-	say("\nRows accepted before a promotion elsewhere and acknowledged after it: %d. Worst staleness on the ro route, %.2f s.\n", f.Late, f.Behind.Seconds())
+	say("\nRows accepted before a promotion elsewhere and acknowledged after it: %d. Worst staleness on the ro route, %.2f s. "+
+		"Commits answered with the warning that their wait for a standby was cancelled, not counted as acknowledged: %d.\n", f.Late, f.Behind.Seconds(), f.Waived)
+	if len(f.Degraded) > 0 {
+		say("\nThe leader record may have promised nothing for %.1f s, in %d stretches.\n", total(f.Degraded).Seconds(), len(f.Degraded))
+	}
 	for _, o := range f.Outcomes {
 		for _, p := range o.Problems {
 			say("\n- fault %d (%s, primary %s): %s", o.Step.Number, o.Step, o.Primary, strings.ReplaceAll(p, "\n", "\n  "))

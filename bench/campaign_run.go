@@ -39,9 +39,11 @@ type strain struct {
 	password string
 	log      func(format string, args ...any)
 
-	mu     sync.Mutex
-	events []schema.Event
-	lost   map[int64]bool
+	lost map[int64]bool
+
+	mu       sync.Mutex
+	events   []schema.Event
+	degraded degradations
 }
 
 // struck is a fault as it was.
@@ -64,11 +66,13 @@ type outcome struct {
 	Gap       time.Duration `json:"gap"`
 	RouterGap time.Duration `json:"router_gap"`
 	// Whole is from the end of the last fault until the cluster was whole; negative if it was not in time.
-	Whole    time.Duration `json:"whole"`
-	Reigns   int           `json:"reigns"` // promotions in the step
-	Acked    int           `json:"acked"`
-	Missing  int           `json:"missing"`
-	Problems []string      `json:"problems,omitempty"`
+	Whole   time.Duration `json:"whole"`
+	Reigns  int           `json:"reigns"` // promotions in the step
+	Acked   int           `json:"acked"`
+	Missing int           `json:"missing"`
+	// WaitsEnded are the commits whose wait for a standby was ended by a stop of PostgreSQL.
+	WaitsEnded int      `json:"waits_ended"`
+	Problems   []string `json:"problems,omitempty"`
 }
 
 // run carries out the steps and judges what came of them.
@@ -88,22 +92,27 @@ func (s *strain) run(ctx context.Context, steps []step) (*findings, error) {
 		defer close(collected)
 		_ = local.Poll(ctx, eventsBeat, func() bool { s.collect(ctx); return false }) // ends with ctx
 	}()
+	watched := make(chan struct{})
+	go func() { defer close(watched); s.watchRecord(ctx) }()
 	var before []commit
-	seen := 0
+	var seen mark
+	var look local.Look // whole at this moment
 	for _, st := range steps {
-		o, err := s.step(ctx, st)
+		var o outcome
+		var err error
+		o, look, err = s.step(ctx, st, look)
 		if err != nil && ctx.Err() != nil {
 			break
 		}
 		if err != nil {
 			o.Problems = append(o.Problems, err.Error())
 		}
-		fresh, n := s.crowd.since(seen)
-		seen = n
-		if err := s.count(ctx, &o, slices.Concat(before, fresh)); err != nil {
+		fresh, direct, next := s.crowd.since(seen)
+		seen = next
+		if err := s.count(ctx, &o, slices.Concat(before, fresh, direct)); err != nil {
 			o.Problems = append(o.Problems, "the ledger cannot be checked: "+err.Error())
 		}
-		o.Acked, before = len(fresh), fresh
+		o.Acked, before = len(fresh), slices.Concat(fresh, direct)
 		f.Outcomes = append(f.Outcomes, o)
 		s.log("%3d/%d %-40s primary %s  gap %.2f s  whole after %.1f s  missing %d of %d%s", st.Number, len(steps), st, o.Primary, o.Gap.Seconds(),
 			o.Whole.Seconds(), o.Missing, o.Acked, strings.Join(slices.Concat([]string{""}, o.Problems), "\n    PROBLEM "))
@@ -124,6 +133,7 @@ func (s *strain) run(ctx context.Context, steps []step) (*findings, error) {
 	s.collect(ctx)
 	cancel()
 	<-collected
+	<-watched
 	s.judge(f)
 	return f, err
 }
@@ -142,7 +152,7 @@ func (s *strain) raise(ctx context.Context) error {
 	if s.password, err = s.c.Password(); err != nil {
 		return err
 	}
-	var conn interface{ Close(context.Context) error }
+	connected := false
 	err = local.Poll(ctx, 100*time.Millisecond, func() bool {
 		try, cancel := context.WithTimeout(ctx, clientPatience)
 		defer cancel()
@@ -150,14 +160,14 @@ func (s *strain) raise(ctx context.Context) error {
 		if err != nil {
 			return false
 		}
-		conn = c
+		connected = true
 		_, err = c.Exec(try, fmt.Sprintf(`create table if not exists %s (writer int, id bigint, primary key (writer, id));
 			create table if not exists %s (writer int, id bigint primary key)`, campaignTable, directTable))
-		hangUp(c)
+		hangUp(c.Conn)
 		return err == nil
 	})
 	if err != nil {
-		return fmt.Errorf("no tables could be made through the first router (connected: %t): %w", conn != nil, err)
+		return fmt.Errorf("no tables could be made through the first router (connected: %t): %w", connected, err)
 	}
 	return nil
 }
@@ -181,25 +191,28 @@ func (s *strain) reigns() []reign {
 	return reignsOf(s.events)
 }
 
-// step waits for calm, carries out the faults, ends them, and waits until the cluster is whole.
-func (s *strain) step(ctx context.Context, st step) (outcome, error) {
+// step carries out the faults, ends them, and waits until the cluster is whole again. look is how it was when it was last found whole,
+// just now; nil if it has not been since the last step.
+func (s *strain) step(ctx context.Context, st step, look local.Look) (outcome, local.Look, error) {
 	o := outcome{Step: st, Kind: st.kind(), Whole: -1}
-	look, err := s.whole(ctx, boottime.Now(), wholeBound)
-	if err != nil {
-		return o, fmt.Errorf("not whole before the fault: %w", err)
+	var err error
+	if look == nil {
+		if look, err = s.whole(ctx, boottime.Now(), wholeBound); err != nil {
+			return o, nil, fmt.Errorf("not whole before the fault: %w", err)
+		}
 	}
 	a := &arena{c: s.c, primary: s.c.Primary(look), cuts: map[int]func(context.Context) error{}}
 	o.Primary, o.Began = a.primary.Name, boottime.Now()
-	reigns := len(s.reigns())
+	reigns, ended := len(s.reigns()), s.waitsEnded()
 	var problems error
 	o.Struck, problems = s.strike(ctx, a, st)
 	over := boottime.Now()
-	_, err = s.whole(ctx, over, wholeBound)
+	look, err = s.whole(ctx, over, wholeBound)
 	o.Ended = boottime.Now()
 	if err == nil {
-		o.Whole = o.Ended.Sub(over) - calmBefore
+		o.Whole = max(0, o.Ended.Sub(over)-calmBefore)
 	} else {
-		err = fmt.Errorf("not whole %s after the fault: %w", wholeBound, err)
+		look, err = nil, fmt.Errorf("not whole %s after the fault: %w", wholeBound, err)
 	}
 	s.collect(ctx)
 	o.Reigns = len(s.reigns()) - reigns
@@ -207,7 +220,13 @@ func (s *strain) step(ctx context.Context, st step) (outcome, error) {
 	for i := range s.c.Routers {
 		o.RouterGap = max(o.RouterGap, longestPause(s.crowd.acked(i), o.Began, o.Ended))
 	}
-	return o, errors.Join(problems, err)
+	if o.WaitsEnded = s.waitsEnded() - ended; o.WaitsEnded > 0 && !st.planned() {
+		o.Problems = append(o.Problems, fmt.Sprintf("the wait of %d commits for a standby was ended by a stop that is not immediate", o.WaitsEnded))
+	}
+	if o.Reigns > 0 && st.keeps() {
+		o.Problems = append(o.Problems, "another member was promoted, and the fault gave no reason to")
+	}
+	return o, look, errors.Join(problems, err)
 }
 
 // strike carries out the faults of a step, each at its time, and returns once all are undone.
@@ -304,16 +323,23 @@ func (s *strain) count(ctx context.Context, o *outcome, commits []commit) error 
 	if err != nil {
 		return err
 	}
-	var gone []commit
+	var gone, wrong []commit
 	for _, c := range commits {
 		if !there[c.ID] && !s.lost[c.ID] {
 			s.lost[c.ID] = true
 			gone = append(gone, c)
+			if !s.mayBeLost(c) {
+				wrong = append(wrong, c)
+			}
 		}
 	}
 	o.Missing = len(gone)
 	if len(gone) == 0 {
 		return nil
+	}
+	if len(wrong) > 0 {
+		o.Problems = append(o.Problems, fmt.Sprintf("%d rows are missing that were acknowledged while replication was synchronous, the first: row %d of %s, %.3f s before the end of the step",
+			len(wrong), wrong[0].ID, wrong[0].Server, o.Ended.Sub(wrong[0].At).Seconds()))
 	}
 	if !o.Step.mayLose() {
 		o.Problems = append(o.Problems, fmt.Sprintf("%d acknowledged rows are missing after a fault that must not lose any", len(gone)))
@@ -337,8 +363,8 @@ func (s *strain) present(ctx context.Context, above int64) (map[int64]bool, erro
 	if err != nil {
 		return nil, err
 	}
-	defer hangUp(conn)
-	rows, err := conn.Query(ctx, fmt.Sprintf("select id from %s where id > %d", campaignTable, above))
+	defer hangUp(conn.Conn)
+	rows, err := conn.Query(ctx, fmt.Sprintf("select id from %s where id > %d union all select id from %s where id > %d", campaignTable, above, directTable, above))
 	if err != nil {
 		return nil, err
 	}
@@ -356,8 +382,8 @@ func (s *strain) settle(ctx context.Context, f *findings) error {
 	if err != nil {
 		return fmt.Errorf("the ledger cannot be checked at the end: %w", err)
 	}
-	all, _ := s.crowd.since(0)
-	for _, c := range all {
+	commits, direct, _ := s.crowd.since(mark{})
+	for _, c := range slices.Concat(commits, direct) {
 		if !there[c.ID] && !s.lost[c.ID] {
 			s.lost[c.ID] = true
 			f.LostLater = append(f.LostLater, c.ID)

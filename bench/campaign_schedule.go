@@ -24,36 +24,54 @@ type trouble struct {
 	Aim         aim
 	// Least and Most bound how long it lasts; both 0 for what is over at once.
 	Least, Most time.Duration
-	// Loses says that an asynchronous cluster may lose acknowledged commits by it, within the documented window.
-	Loses bool
+	// Effect says what it may cost.
+	Effect effect
 	// Side says that it may accompany a fault of the primary.
 	Side bool
 }
+
+// effect is what a fault by itself may cost.
+type effect int
+
+const (
+	// harmless faults leave the primary in its place and lose nothing.
+	harmless effect = iota
+	// moving ones end the reign and lose nothing.
+	moving
+	// losing ones may cost an asynchronous cluster acknowledged commits, within the documented window.
+	losing
+)
 
 // troubles are all kinds, in the order of the report.
 func troubles() []trouble {
 	s := time.Second
 	return []trouble{
-		{"cut-all", "primary cut off from everybody", aimPrimary, 5 * s, 10 * s, true, false},
-		{"cut-consul", "primary cut off from Consul's servers only", aimPrimary, 5 * s, 10 * s, true, false},
-		{"cut-standbys", "primary cut off from the standbys only", aimPrimary, 5 * s, 10 * s, true, false},
-		{"cut-in", "primary sends and does not receive (one-way cut)", aimPrimary, 5 * s, 10 * s, true, false},
-		{"cut-out", "primary receives and does not send (one-way cut)", aimPrimary, 5 * s, 10 * s, true, false},
-		{"kill", "primary's host killed", aimPrimary, 4 * s, 8 * s, true, false},
-		{"freeze", "primary's host frozen and thawed", aimPrimary, 2 * s, 8 * s, true, false},
-		{"postmaster", "primary's postmaster killed", aimPrimary, 0, 0, true, false},
-		{"launcher", "primary's launcher killed", aimPrimary, 0, 0, true, false},
-		{"sidecar", "primary's sidecar killed, started again at once", aimPrimary, 0, 0, false, true},
-		{"sidecar-dead", "primary's sidecar killed, left dead", aimPrimary, 5 * s, 8 * s, true, false},
-		{"disk-stall", "primary's disk stops", aimPrimary, 5 * s, 12 * s, true, false},
-		{"switchover", "planned switchover", aimPrimary, 0, 0, false, false},
-		{"standby-cut", "a standby cut off from everybody", aimStandby, 3 * s, 8 * s, false, true},
-		{"standby-kill", "a standby's host killed", aimStandby, 3 * s, 6 * s, false, true},
-		{"standby-freeze", "a standby's host frozen and thawed", aimStandby, 2 * s, 6 * s, false, true},
-		{"consul-leader", "Consul's leader killed, started again later", aimConsul, 3 * s, 8 * s, false, true},
-		{"consul-majority", "two of Consul's three servers killed", aimConsul, 5 * s, 12 * s, false, true},
-		{"router-cut", "a router cut off from everybody but clients", aimRouter, 3 * s, 8 * s, false, true},
-		{"router-kill", "a router killed, started again at once", aimRouter, 0, 0, false, true},
+		{"cut-all", "primary cut off from everybody", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"cut-consul", "primary cut off from Consul's servers only", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"cut-standbys", "primary cut off from the standbys only", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"cut-in", "primary sends and does not receive (one-way cut)", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"cut-out", "primary receives and does not send (one-way cut)", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"kill", "primary's host killed", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"freeze", "primary's host frozen and thawed", aimPrimary, 2 * s, 7 * s, losing, false},
+		{"postmaster", "primary's postmaster killed", aimPrimary, 0, 0, losing, false},
+		{"launcher", "primary's launcher killed", aimPrimary, 0, 0, losing, false},
+		{"launcher-freeze", "primary's launcher frozen and thawed", aimPrimary, 2 * s, 6 * s, losing, false},
+		{"sidecar", "primary's sidecar killed, started again at once", aimPrimary, 0, 0, harmless, true},
+		{"sidecar-dead", "primary's sidecar killed, left dead", aimPrimary, 4 * s, 7 * s, losing, false},
+		{"sidecar-freeze", "primary's sidecar frozen and thawed", aimPrimary, 2 * s, 6 * s, losing, false},
+		{"both", "primary's sidecar and launcher killed one after the other", aimPrimary, 0, 0, losing, false},
+		{"disk-stall", "primary's disk stops", aimPrimary, 5 * s, 12 * s, losing, false},
+		{"switchover", "planned switchover", aimPrimary, 0, 0, moving, false},
+		{"standby-cut", "a standby cut off from everybody", aimStandby, 3 * s, 6 * s, harmless, true},
+		{"standby-kill", "a standby's host killed", aimStandby, 3 * s, 6 * s, harmless, true},
+		{"standby-freeze", "a standby's host frozen and thawed", aimStandby, 2 * s, 6 * s, harmless, true},
+		{"standbys-kill", "all standbys' hosts killed", aimStandby, 4 * s, 7 * s, harmless, false},
+		{"consul-leader", "Consul's leader killed, started again later", aimConsul, 3 * s, 7 * s, harmless, true},
+		{"consul-majority", "two of Consul's three servers killed", aimConsul, 4 * s, 9 * s, harmless, true},
+		{"consul-away", "all of Consul's servers killed", aimConsul, 5 * s, 20 * s, harmless, false},
+		{"consul-restart", "Consul's agents of all members killed, started again at once", aimConsul, 0, 0, harmless, true},
+		{"router-cut", "a router cut off from everybody but clients", aimRouter, 3 * s, 6 * s, harmless, true},
+		{"router-kill", "a router killed, started again at once", aimRouter, 0, 0, harmless, true},
 	}
 }
 
@@ -113,8 +131,22 @@ func (s step) String() string {
 func (s step) mayLose() bool {
 	return slices.ContainsFunc(s.Faults, func(f planned) bool {
 		t, _ := troubleNamed(f.Trouble)
-		return t.Loses
+		return t.Effect == losing
 	})
+}
+
+// keeps says that the step must leave the primary in its place.
+func (s step) keeps() bool {
+	return len(s.Faults) == 1 && !slices.ContainsFunc(s.Faults, func(f planned) bool {
+		t, _ := troubleNamed(f.Trouble)
+		return t.Effect != harmless
+	})
+}
+
+// planned says that Postgres is shut down in order in the step: that ends the sessions of clients that go past the routers, which hold
+// commits back meanwhile.
+func (s step) planned() bool {
+	return slices.ContainsFunc(s.Faults, func(f planned) bool { return f.Trouble == "switchover" })
 }
 
 // oneInFour steps is a combination.

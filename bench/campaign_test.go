@@ -16,11 +16,11 @@ import (
 func at(d time.Duration) schema.Instant { return schema.Instant(time.Hour + d) }
 
 func TestScheduleFollowsFromItsSeed(t *testing.T) {
-	a := schedule(7, 60, nil)
-	if b := schedule(7, 200, nil); !reflect.DeepEqual(a, b[:60]) {
+	a := schedule(7, 80, nil)
+	if b := schedule(7, 200, nil); !reflect.DeepEqual(a, b[:80]) {
 		t.Error("a longer schedule of the same seed begins otherwise")
 	}
-	if reflect.DeepEqual(a, schedule(8, 60, nil)) {
+	if reflect.DeepEqual(a, schedule(8, 80, nil)) {
 		t.Error("two seeds give the same")
 	}
 	seen := map[string]int{}
@@ -40,10 +40,10 @@ func TestScheduleFollowsFromItsSeed(t *testing.T) {
 	}
 	for _, k := range troubles() {
 		if seen[k.Name] < 2 {
-			t.Errorf("%s comes %d times in 60 faults", k.Name, seen[k.Name])
+			t.Errorf("%s comes %d times in 80 faults", k.Name, seen[k.Name])
 		}
 	}
-	if seen[combined] != 60/oneInFour {
+	if seen[combined] != 80/oneInFour {
 		t.Errorf("%d combinations", seen[combined])
 	}
 }
@@ -58,7 +58,7 @@ func TestScheduleOfSomeKinds(t *testing.T) {
 
 func TestCampaignOptions(t *testing.T) {
 	for args, want := range map[string]string{
-		"-mode sync": "not built yet", "-members 4": "choose 3 or 5", "-faults 0": "1 or more",
+		"-mode sync": "choose async, on or strict", "-members 4": "choose 3 or 5", "-faults 0": "1 or more",
 		"-kinds rain": "choose from cut-all", "-lease 1ms": "lease", "more": "not wanted",
 	} {
 		if _, err := parseCampaign(strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {
@@ -108,6 +108,18 @@ func TestReignsOf(t *testing.T) {
 	want := []reign{{1, "pg1", at(s), at(s), at(8 * s)}, {2, "pg2", at(9 * s), at(10 * s), schema.Never}}
 	if got := reignsOf(events); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
+	}
+}
+
+func TestWaives(t *testing.T) {
+	for message, want := range map[string]bool{
+		"canceling wait for synchronous replication due to user request":                                         true,
+		"canceling the wait for synchronous replication and terminating connection due to administrator command": true,
+		"there is no transaction in progress":                                                                    false,
+	} {
+		if waives(message) != want {
+			t.Errorf("%q: %t", message, !want)
+		}
 	}
 }
 
@@ -166,6 +178,61 @@ func TestInWindow(t *testing.T) {
 		if why := inWindow(all[c.first:], all, c.lag, lease); (why == "") != c.ok {
 			t.Errorf("%s: %q", name, why)
 		}
+	}
+}
+
+// A step that leaves the primary alone must not end its reign; a combination may.
+func TestStepKeeps(t *testing.T) {
+	for names, want := range map[string]bool{"consul-away": true, "standbys-kill": true, "sidecar": true, "kill": false, "switchover": false, "sidecar,consul-leader": false} {
+		var st step
+		for name := range strings.SplitSeq(names, ",") {
+			st.Faults = append(st.Faults, planned{Trouble: name})
+		}
+		if st.keeps() != want {
+			t.Errorf("%s: %t", names, st.keeps())
+		}
+	}
+}
+
+// A degradation lasts from the last reading before it that showed a set to the first after it.
+func TestDegradations(t *testing.T) {
+	s := time.Second
+	set := schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}
+	var d degradations
+	d.read(schema.SyncSet{}, at(0), at(0)) // before the first set
+	d.read(set, at(1*s), at(2*s))
+	d.read(set, at(3*s), at(4*s))
+	d.read(schema.SyncSet{}, at(5*s), at(6*s))
+	d.read(schema.SyncSet{}, at(7*s), at(8*s))
+	for from, want := range map[time.Duration]bool{s: true, 2500 * time.Millisecond: false, 4 * s: true, 7 * s: true, 20 * s: true} {
+		if got := d.at(at(from), at(from+s/10)); got != want {
+			t.Errorf("open, at %s: %t", from, got)
+		}
+	}
+	d.read(set, at(9*s), at(10*s))
+	for from, want := range map[time.Duration]bool{2500 * time.Millisecond: false, 9 * s: true, 11 * s: false} {
+		if got := d.at(at(from), at(from+s/10)); got != want {
+			t.Errorf("closed, at %s: %t", from, got)
+		}
+	}
+	if got := total(d.all[1:]); got != 7*s {
+		t.Errorf("degraded for %s", got)
+	}
+}
+
+func TestMayBeLost(t *testing.T) {
+	s := &strain{o: campaignOptions{mode: "strict"}}
+	s.degraded.read(schema.SyncSet{}, at(5*time.Second), at(6*time.Second))
+	c := commit{Sent: at(5 * time.Second), At: at(5 * time.Second)}
+	for mode, want := range map[string]bool{"strict": false, "on": true, "async": true} {
+		if s.o.mode = mode; s.mayBeLost(c) != want {
+			t.Errorf("%s: %t", mode, !want)
+		}
+	}
+	s.o.mode = "on"
+	s.degraded.read(schema.SyncSet{Need: 1}, at(6*time.Second), at(7*time.Second))
+	if c.Sent, c.At = at(8*time.Second), at(8*time.Second); s.mayBeLost(c) {
+		t.Error("on: a row acknowledged under a set may be lost")
 	}
 }
 

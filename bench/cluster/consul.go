@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"howdah/consul/schema"
 	"howdah/sidecar/local"
 )
 
@@ -98,6 +99,20 @@ func (c *Cluster) Leader(ctx context.Context) *Server {
 		}
 	}
 	return nil
+}
+
+// LeaderRecord reads the cluster's leader key from whichever server answers; an error if none does, or there is no key.
+func (c *Cluster) LeaderRecord(ctx context.Context) (schema.Leader, error) {
+	var errs []error
+	for _, s := range c.Servers {
+		var l schema.Leader
+		err := s.get(ctx, "/v1/kv/howdah/"+Name+"/leader?raw", &l)
+		if err == nil {
+			return l, nil
+		}
+		errs = append(errs, err)
+	}
+	return schema.Leader{}, errors.Join(errs...)
 }
 
 func (c *Cluster) awaitLeader(ctx context.Context) error {

@@ -134,6 +134,22 @@ func (m *Member) StartSidecar() error { return m.sidecar.start() }
 // KillLauncher kills the launcher, and with it Postgres; it is started again as systemd would.
 func (m *Member) KillLauncher() error { return m.launch.signal(syscall.SIGKILL) }
 
+// StopSidecar stops the sidecar alone where it is (SIGSTOP), or lets it go on (SIGCONT).
+func (m *Member) StopSidecar(stop bool) error { return m.sidecar.signal(stopOrGoOn(stop)) }
+
+// StopLauncher is as StopSidecar, of the launcher alone: its Postgres runs on.
+func (m *Member) StopLauncher(stop bool) error { return m.launch.signal(stopOrGoOn(stop)) }
+
+func stopOrGoOn(stop bool) syscall.Signal {
+	if stop {
+		return syscall.SIGSTOP
+	}
+	return syscall.SIGCONT
+}
+
+// KillAgent kills Consul's agent of the host; it is started again as systemd would.
+func (m *Member) KillAgent() error { return m.agent.signal(syscall.SIGKILL) }
+
 // KillPostmaster kills the postmaster alone (SIGKILL).
 func (m *Member) KillPostmaster() error {
 	b, err := os.ReadFile(filepath.Join(m.dataDir, "postmaster.pid"))
