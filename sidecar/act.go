@@ -23,6 +23,8 @@ type actor struct {
 	data    postgres.DataDir
 	running bool
 	sql     decide.SQL
+	// timeline is the newest one that this data directory is known to have been on.
+	timeline schema.Timeline
 }
 
 // run carries out a and says how it ended. Every action is bounded by its own Timeout.
@@ -46,7 +48,7 @@ func (x actor) run(ctx context.Context, a decide.Action) decide.Outcome {
 	case decide.SlotFence:
 		err = x.s.d.Launcher.Stop(ctx, launch.StopRequest{Mode: launch.StopImmediate})
 	case decide.SlotArm:
-		err = x.s.d.Launcher.Arm(ctx, a.Epoch, a.Deadline)
+		err = x.arm(ctx, a)
 	case decide.SlotPromises:
 		out.Promises = x.promises(ctx, a)
 	}
@@ -145,9 +147,9 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		return x.rewind(ctx, a)
 	case decide.StartPrimary:
 		settings := postgres.Settings{Role: schema.RolePrimary, Config: x.config, SynchronousStandbyNames: a.Sync.Setting(), Closed: a.Closed}
-		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline}, settings)
+		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline, Synchronous: x.config.Synchronous()}, settings)
 	case decide.SetSync:
-		return x.reconfigure(ctx, postgres.Settings{Role: schema.RolePrimary, Config: x.config, SynchronousStandbyNames: a.Sync.Setting()})
+		return x.setSync(ctx, a)
 	case decide.StartStandby:
 		up, err := upstream(a.From)
 		if err != nil {
@@ -161,19 +163,7 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		out.Follows = follows
 		return err
 	case decide.Promote:
-		// The setting must be in force before the first commit; a standby's does nothing until then.
-		if a.Sync.Need > 0 {
-			if err := x.reconfigure(ctx, postgres.Settings{Role: schema.RoleStandby, Config: x.config, SynchronousStandbyNames: a.Sync.Setting()}); err != nil {
-				return err
-			}
-		}
-		if err := x.s.d.Launcher.Arm(ctx, a.Epoch, a.Deadline); err != nil {
-			return fmt.Errorf("the launcher must know the deadline before a promotion: %w", err)
-		}
-		if err := srv.ReserveTimeline(a.Timeline); err != nil {
-			return err
-		}
-		return srv.Promote(ctx)
+		return x.promote(ctx, a)
 	case decide.Checkpoint:
 		return srv.Checkpoint(ctx)
 	case decide.StopFast:
@@ -183,6 +173,49 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		return x.await(ctx, func(st launch.Status) (bool, error) { return gone(st), nil })
 	}
 	return unknownKind(a)
+}
+
+func (x actor) arm(ctx context.Context, a decide.Action) error {
+	return x.s.d.Launcher.Arm(ctx, launch.Lease{Epoch: a.Epoch, Deadline: a.Deadline, Synchronous: x.config.Synchronous()})
+}
+
+// setSync puts a set into effect. It has succeeded only once every commit surely goes by it.
+func (x actor) setSync(ctx context.Context, a decide.Action) error {
+	err := x.reconfigure(ctx, postgres.Settings{Role: schema.RolePrimary, Config: x.config, SynchronousStandbyNames: a.Sync.Setting()})
+	if err != nil || a.Sync.Need == 0 {
+		return err
+	}
+	return x.s.d.Server.AwaitSynchronous(ctx)
+}
+
+// promote may be called again while the promotion is under way or done: it changes nothing that a standby needs and a primary must not have.
+func (x actor) promote(ctx context.Context, a decide.Action) error {
+	srv := x.s.d.Server
+	// The set must be in force before the first commit; a standby's does nothing until then.
+	waits := true
+	if a.Sync.Need > 0 {
+		var err error
+		if waits, err = srv.Synchronous(ctx); err != nil {
+			return err
+		}
+	}
+	if a.Sync.Need > 0 || x.config.Synchronous() {
+		if err := errors.Join(srv.SetSynchronousStandbys(a.Sync.Setting()), x.s.d.Launcher.Reload(ctx)); err != nil {
+			return err
+		}
+	}
+	if !waits {
+		if err := srv.AwaitSynchronous(ctx); err != nil {
+			return err
+		}
+	}
+	if err := x.arm(ctx, a); err != nil {
+		return fmt.Errorf("the launcher must know the deadline before a promotion: %w", err)
+	}
+	if err := srv.ReserveTimeline(a.Timeline); err != nil {
+		return err
+	}
+	return srv.Promote(ctx)
 }
 
 func (x actor) initdb(ctx context.Context, out *decide.Outcome) error {
@@ -280,7 +313,8 @@ func (x actor) checkHistory(ctx context.Context, a decide.Action) (bool, error) 
 	timeline, end := x.data.Timeline, schema.LSN(0)
 	if x.running && x.sql.Answers() {
 		// What was received and not replayed may be the beginning of a record that its sender never finished.
-		timeline, end = x.sql.Timeline, x.sql.ReplayLSN
+		// Without a receiver, SQL knows the timeline of the last restartpoint only.
+		timeline, end = max(x.timeline, x.sql.Timeline), x.sql.ReplayLSN
 	} else if end, err = x.s.d.Server.LocalEnd(ctx, x.data); err != nil {
 		return false, err
 	}

@@ -151,7 +151,8 @@ func (l *loop) begin(a decide.Action) {
 	if quiet := a.Kind == decide.Renew || a.Kind == decide.Arm || a.Kind == decide.RenewSession || a.Kind == decide.ReadLeader; !quiet {
 		l.log.Info(a.String(), zap.String("why", a.Why), zap.Uint64("epoch", uint64(l.memory.Record.Epoch)))
 	}
-	do := actor{s: l.s, config: l.obs.Config, state: l.obs.State, data: l.found, running: l.obs.Process.State == decide.ProcessRunning, sql: l.obs.SQL}
+	do := actor{s: l.s, config: l.obs.Config, state: l.obs.State, data: l.found, running: l.obs.Process.State == decide.ProcessRunning, sql: l.obs.SQL,
+		timeline: l.memory.Timeline}
 	l.acting.Go(func() {
 		out := do.run(ctx, a)
 		out.EndedAt = l.s.d.Now()

@@ -49,7 +49,7 @@ type Launcher interface {
 	Stop(ctx context.Context, r launch.StopRequest) error
 	Reload(ctx context.Context) error
 	CancelJob(ctx context.Context, id string) error
-	Arm(ctx context.Context, epoch schema.Epoch, deadline schema.Instant) error
+	Arm(ctx context.Context, l launch.Lease) error
 }
 
 // Server is what the sidecar needs of package postgres.
@@ -61,6 +61,9 @@ type Server interface {
 	Clone(ctx context.Context, r postgres.CloneRequest) error
 	Rewind(ctx context.Context, r postgres.RewindRequest) error
 	Configure(ctx context.Context, s postgres.Settings) (postgres.Change, error)
+	SetSynchronousStandbys(names string) error
+	Synchronous(ctx context.Context) (bool, error)
+	AwaitSynchronous(ctx context.Context) error
 	ReserveTimeline(next schema.Timeline) error
 	Promote(ctx context.Context) error
 	Checkpoint(ctx context.Context) error

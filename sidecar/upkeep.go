@@ -30,6 +30,7 @@ type duties struct {
 	systemID string
 	version  int
 	peers    []schema.Peer
+	started  schema.Instant // of the Postgres that runs
 }
 
 // upkeepEvery is how often upkeep looks; slowUpkeep how often it does again what seems done.
@@ -47,6 +48,7 @@ type upkeep struct {
 	rolesAt    schema.Instant
 	slotsFor   []string
 	slotsAt    schema.Instant
+	slotsOf    schema.Instant // the Postgres that they were made in: a clone comes without
 	registered schema.Role
 	announced  bool
 	registerAt schema.Instant
@@ -86,6 +88,7 @@ func (l *loop) duties() duties {
 		now: l.obs.Now, role: l.published.Role, answers: l.obs.SQL.Answers(), consul: l.obs.Consul.Seen && l.obs.Consul.Error == "",
 		epoch: l.memory.Record.Epoch, state: l.obs.State, members: l.memory.Record.Members, config: l.obs.Config,
 		systemID: l.memory.Record.SystemID, version: l.obs.SQL.Version, peers: slices.Clone(l.obs.Peers),
+		started: l.obs.Process.Since,
 	}
 	d.serving = r.Active && r.Phase == schema.PhaseServing && l.obs.SQL.Answers() && !l.obs.SQL.InRecovery && l.obs.Process.State == decide.ProcessRunning
 	return d
@@ -219,7 +222,7 @@ func (u *upkeep) checkpoint(ctx context.Context, d duties) {
 // slots keeps one slot for every other member, on standbys too, where they are moved up by what the
 // members say of themselves, so that each survives a failover without holding WAL back for ever.
 func (u *upkeep) slots(ctx context.Context, d duties) error {
-	if slices.Equal(u.slotsFor, d.members) && d.now.Sub(u.slotsAt) < slowUpkeep {
+	if u.slotsOf == d.started && slices.Equal(u.slotsFor, d.members) && d.now.Sub(u.slotsAt) < slowUpkeep {
 		return nil
 	}
 	var want []postgres.Slot
@@ -242,7 +245,7 @@ func (u *upkeep) slots(ctx context.Context, d duties) error {
 	if err := u.s.d.Server.EnsureSlots(ctx, want); err != nil {
 		return err
 	}
-	u.slotsFor, u.slotsAt = slices.Clone(d.members), d.now
+	u.slotsFor, u.slotsAt, u.slotsOf = slices.Clone(d.members), d.now, d.started
 	return nil
 }
 

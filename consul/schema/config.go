@@ -107,6 +107,11 @@ func (c ClusterConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Synchronous reports whether commits wait for standbys: modes on and strict.
+func (c ClusterConfig) Synchronous() bool {
+	return c.SynchronousMode == SyncOn || c.SynchronousMode == SyncStrict
+}
+
 // SyncBounds returns the least and the greatest number of standbys that a commit waits for, in modes on and strict.
 func (c ClusterConfig) SyncBounds() (low, high int) {
 	low = max(c.MinSynchronousStandbys, 1)

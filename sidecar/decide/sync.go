@@ -30,6 +30,8 @@ type Synchronous struct {
 	Applied    schema.SyncSet
 	AppliedAt  schema.Instant
 	AppliedLSN schema.LSN
+	// Fresh says that no walsender can go by anything older than Applied: it was in force before this Postgres took its first write.
+	Fresh bool
 	// Closed keeps clients out after a crash until the commits that were waiting are where R says.
 	Closed bool
 	Seen   []SeenReplica
@@ -147,7 +149,10 @@ func (d *decision) waitersArrived() bool {
 // settled reports that PostgreSQL goes by Applied alone, and dates it with an LSN.
 func (d *decision) settled() bool {
 	s := &d.m.Reign.Sync
-	if d.o.Now.Sub(s.AppliedAt) < settledAfter || d.o.SQL.At.Sub(s.AppliedAt) < settledAfter {
+	switch {
+	case d.o.SQL.At <= s.AppliedAt:
+		return false
+	case !s.Fresh && d.o.SQL.At.Sub(s.AppliedAt) < settledAfter:
 		return false
 	}
 	if s.AppliedLSN == 0 {
@@ -175,12 +180,18 @@ func (d *decision) learnSetSync(out Outcome) {
 	s := &d.m.Reign.Sync
 	if out.Result == OK && d.m.Reign.Active {
 		s.Applied, s.AppliedAt, s.AppliedLSN, s.Closed = out.Action.Sync, d.o.Now, 0, false
+		s.Fresh = false
 	}
 }
 
-// begun takes in that a start or a promotion has put a set into effect before the first commit.
+// begun takes in that a start or a promotion has put a set into effect before the first commit. A standby's setting until then
+// names nobody, so that no walsender releases commits by it. The set's standbys have a lease's time to connect.
 func (s *Synchronous) begun(a Action, now schema.Instant) {
-	s.Applied, s.AppliedAt, s.AppliedLSN, s.Closed = a.Sync, now, 0, a.Closed
+	s.Applied, s.AppliedAt, s.AppliedLSN, s.Fresh, s.Closed = a.Sync, now, 0, true, a.Closed
+	s.Seen = nil
+	for _, n := range a.Sync.Standbys {
+		s.Seen = append(s.Seen, SeenReplica{n, now})
+	}
 }
 
 // syncUnfit returns why we may not be promoted although replication was synchronous; nothing if we may (F2).

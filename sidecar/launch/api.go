@@ -66,6 +66,8 @@ type StartRequest struct {
 	Role     schema.Role    `json:"role"`
 	Epoch    schema.Epoch   `json:"epoch"`
 	Deadline schema.Instant `json:"deadline"`
+	// Synchronous is told of at Lease.
+	Synchronous bool `json:"synchronous,omitempty"`
 	// Options are given to postgres as -c key=value; they beat every configuration file.
 	Options map[string]string `json:"options,omitempty"`
 	// ClientNow is set by Client: the server refuses an Instant of another clock.
@@ -77,10 +79,18 @@ type StopRequest struct {
 	Mode StopMode `json:"mode"`
 }
 
+// Lease is what a Postgres that accepts writes is armed with.
+type Lease struct {
+	Epoch    schema.Epoch   `json:"epoch"`
+	Deadline schema.Instant `json:"deadline"`
+	// Synchronous says that commits may wait for standbys: then Postgres bids no farewell, whose fast stop would end the
+	// waits and let others see commits that no standby has, but is killed at Deadline (SIGQUIT).
+	Synchronous bool `json:"synchronous,omitempty"`
+}
+
 // armRequest is the body of POST /arm.
 type armRequest struct {
-	Epoch     schema.Epoch   `json:"epoch"`
-	Deadline  schema.Instant `json:"deadline"`
+	Lease
 	ClientNow schema.Instant `json:"client_now"`
 }
 

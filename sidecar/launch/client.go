@@ -99,11 +99,11 @@ func (c *Client) Stop(ctx context.Context, r StopRequest) error {
 // Reload makes the postmaster read its configuration again. ErrNotRunning if there is none.
 func (c *Client) Reload(ctx context.Context) error { return c.post(ctx, "/reload", nil, nil) }
 
-// Arm sets epoch and deadline: before a promotion, and for every extension. A deadline earlier than
+// Arm sets a lease: before a promotion, and for every extension. A deadline earlier than
 // the one in force in the same epoch changes nothing and is no error. ErrOlderEpoch,
 // ErrDeadlinePast, ErrNotRunning, ErrClock.
-func (c *Client) Arm(ctx context.Context, epoch schema.Epoch, deadline schema.Instant) error {
-	return c.post(ctx, "/arm", armRequest{Epoch: epoch, Deadline: deadline, ClientNow: c.now()}, nil)
+func (c *Client) Arm(ctx context.Context, l Lease) error {
+	return c.post(ctx, "/arm", armRequest{Lease: l, ClientNow: c.now()}, nil)
 }
 
 // Run starts a program and returns its job's ID. The job goes on without the caller; Status.Job shows

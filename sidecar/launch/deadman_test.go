@@ -85,7 +85,7 @@ func TestFrozenLauncher(t *testing.T) {
 		r.must(err)
 		deadline := boottime.Now().Add(700 * time.Millisecond)
 		wall := time.Now().Add(deadline.Sub(boottime.Now()))
-		r.must(r.Arm(r.ctx(), epoch+1, deadline))
+		r.must(r.Arm(r.ctx(), Lease{Epoch: epoch + 1, Deadline: deadline}))
 		r.must(r.cmd.Process.Signal(unix.SIGSTOP))
 		if c.late {
 			r.busy()
@@ -125,7 +125,7 @@ func TestFrozenBelowPID1(t *testing.T) {
 	launcher := r.below(r.below(r.cmd.Process.Pid)[0])[0]
 	r.primary(1, 30*time.Second)
 	deadline := boottime.Now().Add(200 * time.Millisecond)
-	r.must(r.Arm(r.ctx(), 2, deadline))
+	r.must(r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: deadline}))
 	r.must(unix.Kill(launcher, unix.SIGSTOP))
 	r.died(deadline)
 	if code := r.cmd.ProcessState.ExitCode(); code != 128+int(unix.SIGKILL) {

@@ -15,13 +15,14 @@ const Farewell = 250 * time.Millisecond
 // setFarewell has Postgres shut down fast a little before the deadline that is in force now. Unlike the fence,
 // which only kills, that lets walsenders send to the standbys all that was acknowledged: a primary whose sidecar
 // is dead or cut off then loses nothing, as long as standbys are connected. It is a courtesy and proves nothing, so it
-// runs on Go's clock; the fence does not wait for it. Server.mu is held.
-func (s *Server) setFarewell(now schema.Instant) {
+// runs on Go's clock; the fence does not wait for it. Where replication is synchronous, standbys have all that
+// was acknowledged anyhow, and a stop by anything but SIGQUIT would let others see commits that wait. Server.mu is held.
+func (s *Server) setFarewell(now schema.Instant, synchronous bool) {
 	if s.farewell != nil {
 		s.farewell.Stop()
 		s.farewell = nil
 	}
-	if s.o.Farewell <= 0 || !s.m.armed || s.m.process != ProcessRunning {
+	if synchronous || s.o.Farewell <= 0 || !s.m.armed || s.m.process != ProcessRunning {
 		return
 	}
 	deadline := s.m.deadline

@@ -13,7 +13,7 @@ func TestFarewell(t *testing.T) {
 	r.options.Farewell = time.Second
 	r.launch()
 	deadline := r.primary(1, 5*time.Second)
-	r.must(r.Arm(r.ctx(), 1, deadline.Add(2*time.Second)))
+	r.must(r.Arm(r.ctx(), Lease{Epoch: 1, Deadline: deadline.Add(2 * time.Second)}))
 	s := r.wait(ProcessStopped, ProcessFenced, ProcessCrashed)
 	if s.Process != ProcessStopped {
 		t.Fatalf("%s: %s", s.Process, s.ExitDetail)
@@ -23,5 +23,18 @@ func TestFarewell(t *testing.T) {
 	}
 	if !strings.Contains(r.log.String(), "the lease was not extended") {
 		t.Error("the log does not say why")
+	}
+}
+
+// Where commits wait for standbys there is no farewell, which would end the waits: the fence kills.
+func TestNoFarewellWhereCommitsWait(t *testing.T) {
+	r := idleRig(t)
+	r.options.Farewell = time.Second
+	r.launch()
+	deadline := r.primary(1, 3*time.Second)
+	r.must(r.Arm(r.ctx(), Lease{Epoch: 1, Deadline: deadline, Synchronous: true}))
+	s := r.wait(ProcessStopped, ProcessFenced, ProcessCrashed)
+	if s.Process != ProcessFenced || s.Now < deadline {
+		t.Fatalf("%s %s before the deadline: %s", s.Process, deadline.Sub(s.Now), s.ExitDetail)
 	}
 }

@@ -65,8 +65,8 @@ func TestDeadlineKillsBusyPrimary(t *testing.T) {
 	first := deadline
 	for boottime.Now() < first.Add(300*time.Millisecond) {
 		deadline = boottime.Now().Add(800 * time.Millisecond)
-		r.must(r.Arm(r.ctx(), 2, deadline)) // a newer epoch may have an earlier deadline than the old one's minute
-		r.must(r.Arm(r.ctx(), 2, deadline.Add(-200*time.Millisecond)))
+		r.must(r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: deadline})) // a newer epoch may have an earlier deadline than the old one's minute
+		r.must(r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: deadline.Add(-200 * time.Millisecond)}))
 		if s, err := r.Status(r.ctx()); err != nil || s.Deadline != deadline || s.Process != ProcessRunning || !s.Armed {
 			t.Fatalf("after an extension: %+v, %v; want deadline %d", s, err, deadline)
 		}
@@ -81,14 +81,14 @@ func TestDeadlineKillsBusyPrimary(t *testing.T) {
 	if schema.Instant(last.Load()) > deadline.Add(FenceGrace) {
 		t.Errorf("a statement sent %s after the deadline was acknowledged", schema.Instant(last.Load()).Sub(deadline))
 	}
-	if err := r.Arm(r.ctx(), 2, boottime.Now().Add(time.Second)); !errors.Is(err, ErrNotRunning) {
+	if err := r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: boottime.Now().Add(time.Second)}); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Arm of what was fenced: %v", err)
 	}
 	if err := r.Start(r.ctx(), StartRequest{Role: schema.RolePrimary, Epoch: 2, Deadline: deadline}); !errors.Is(err, ErrDeadlinePast) {
 		t.Errorf("Start with the old deadline: %v", err)
 	}
 	r.primary(3, 10*time.Second)
-	if err := r.Arm(r.ctx(), 2, boottime.Now().Add(time.Second)); !errors.Is(err, ErrOlderEpoch) {
+	if err := r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: boottime.Now().Add(time.Second)}); !errors.Is(err, ErrOlderEpoch) {
 		t.Errorf("Arm with an older epoch: %v", err)
 	}
 }
@@ -114,7 +114,7 @@ func TestDeadlineKillsStoppedProcesses(t *testing.T) {
 			}
 		}
 		deadline := boottime.Now().Add(50 * time.Millisecond)
-		r.must(r.Arm(r.ctx(), epoch+1, deadline))
+		r.must(r.Arm(r.ctx(), Lease{Epoch: epoch + 1, Deadline: deadline}))
 		took := r.fenced(deadline)
 		t.Logf("%s stopped: last process gone %s after the deadline", which, took)
 		if took < FenceGrace || took > observed {
@@ -186,7 +186,7 @@ func (r *rig) freeze(epoch schema.Epoch) frozen {
 	r.tied()
 	// A newer epoch may have an earlier deadline; within one it never moves back.
 	f.deadline = boottime.Now().Add(400 * time.Millisecond)
-	r.must(r.Arm(r.ctx(), epoch+1, f.deadline))
+	r.must(r.Arm(r.ctx(), Lease{Epoch: epoch + 1, Deadline: f.deadline}))
 	r.must(r.cmd.Process.Signal(unix.SIGSTOP))
 	f.frozen = r.tree()
 	for _, p := range f.frozen {

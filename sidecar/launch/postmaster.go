@@ -129,7 +129,7 @@ func (s *Server) begin(r StartRequest, dir signals) error {
 		s.m = before
 		return errors.Join(err, s.guard.schedule(now))
 	}
-	s.setFarewell(now)
+	s.setFarewell(now, r.Synchronous)
 	s.postmaster, s.startedAt, s.exitDetail = nil, now, ""
 	s.bump()
 	return nil
@@ -265,7 +265,7 @@ func (s *Server) extend(r armRequest) error {
 	if armed != s.m.armed || epoch != s.m.epoch {
 		s.bump()
 	}
-	s.setFarewell(now)
+	s.setFarewell(now, r.Synchronous)
 	return s.guard.schedule(now) // after an error earlier timers are still set, so the fence errs on the early side
 }
 

@@ -65,7 +65,7 @@ func TestStopModes(t *testing.T) {
 	if s := r.wait(ProcessStopping); s.PID == 0 {
 		t.Errorf("smart with a session open: %+v", s)
 	}
-	r.must(r.Arm(r.ctx(), 1, boottime.Now().Add(MaxAhead/2))) // a long stop needs a lease too
+	r.must(r.Arm(r.ctx(), Lease{Epoch: 1, Deadline: boottime.Now().Add(MaxAhead / 2)})) // a long stop needs a lease too
 	if err := r.Reload(r.ctx()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("reload of what is stopping: %v", err)
 	}
@@ -128,12 +128,12 @@ func TestRoles(t *testing.T) {
 	if _, err := other.Status(r.ctx()); !errors.Is(err, ErrClock) {
 		t.Errorf("status by another clock: %v", err)
 	}
-	if err := other.Arm(r.ctx(), 4, soon()); !errors.Is(err, ErrClock) {
+	if err := other.Arm(r.ctx(), Lease{Epoch: 4, Deadline: soon()}); !errors.Is(err, ErrClock) {
 		t.Errorf("arming by another clock: %v", err)
 	}
 	// A promotion: armed first, from then on fenced like every primary.
 	deadline := boottime.Now().Add(800 * time.Millisecond)
-	r.must(r.Arm(r.ctx(), 4, deadline))
+	r.must(r.Arm(r.ctx(), Lease{Epoch: 4, Deadline: deadline}))
 	var promoted bool
 	r.must(c.QueryRow(r.ctx(), "select pg_promote(true, 10)").Scan(&promoted))
 	if s, err := r.Status(r.ctx()); err != nil || !s.Armed || s.Epoch != 4 || !promoted {

@@ -145,7 +145,7 @@ func TestWatchdogRequired(t *testing.T) {
 	refused("a primary", r.Start(r.ctx(), primary()))
 	r.must(os.WriteFile(filepath.Join(r.options.DataDir, "standby.signal"), nil, 0o600))
 	r.must(r.Start(r.ctx(), StartRequest{Role: schema.RoleStandby, Epoch: 1}))
-	refused("a promotion", r.Arm(r.ctx(), 2, boottime.Now().Add(time.Minute)))
+	refused("a promotion", r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: boottime.Now().Add(time.Minute)}))
 	if s, err := r.Status(r.ctx()); err != nil || s.Process != ProcessRunning || s.Armed || s.Epoch != 1 {
 		t.Errorf("after the refusals: %+v, %v", s, err)
 	}
@@ -165,8 +165,8 @@ func TestWatchdogGuardsPrimary(t *testing.T) {
 	}
 	r.primary(1, time.Minute)
 	deadline := boottime.Now().Add(600 * time.Millisecond)
-	r.must(r.Arm(r.ctx(), 2, deadline))
-	if err := r.Arm(r.ctx(), 1, deadline); !errors.Is(err, ErrOlderEpoch) {
+	r.must(r.Arm(r.ctx(), Lease{Epoch: 2, Deadline: deadline}))
+	if err := r.Arm(r.ctx(), Lease{Epoch: 1, Deadline: deadline}); !errors.Is(err, ErrOlderEpoch) {
 		t.Errorf("an older epoch: %v", err)
 	}
 	before := written()

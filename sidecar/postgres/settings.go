@@ -171,6 +171,10 @@ func (o Options) settings(s Settings, f facts) (all []setting, refused []string,
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		all = append(all, setting{name, own[name]})
 	}
+	synchronous := s.SynchronousStandbyNames
+	if s.Role == schema.RoleStandby && synchronous == "" && s.Config.Synchronous() {
+		synchronous = nobodyYet
+	}
 	conninfo, slot := "", ""
 	if s.Role == schema.RoleStandby && s.Upstream != nil {
 		conninfo, slot = o.conninfo(*s.Upstream, feat), SlotName(o.Name)
@@ -186,7 +190,7 @@ func (o Options) settings(s Settings, f facts) (all []setting, refused []string,
 		// The sidecar decides what follows a crash, not the postmaster.
 		setting{"restart_after_crash", "off"},
 		setting{"recovery_target_timeline", "latest"},
-		setting{"synchronous_standby_names", s.SynchronousStandbyNames},
+		setting{"synchronous_standby_names", synchronous},
 		setting{"primary_conninfo", conninfo},
 		setting{"primary_slot_name", slot},
 	)

@@ -1,0 +1,59 @@
+package decide
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"howdah/consul/schema"
+)
+
+// A set that was in force before the first write holds for every walsender at once; one that a running primary was told of holds
+// once they have surely read it.
+func TestSettled(t *testing.T) {
+	now := schema.Instant(time.Hour)
+	set := schema.SyncSet{Need: 1, Standbys: []string{"pg2", "pg3"}}
+	for name, c := range map[string]struct {
+		fresh  bool
+		probed time.Duration // after it was applied
+		want   bool
+	}{
+		"promoted with it, and asked since":       {true, 10 * time.Millisecond, true},
+		"promoted with it, and not asked since":   {true, 0, false},
+		"told while it ran":                       {false, 10 * time.Millisecond, false},
+		"told while it ran, and walsenders too":   {false, settledAfter, true},
+		"told while it ran, and not asked for it": {false, 0, false},
+	} {
+		var m Memory
+		d := &decision{o: &Observation{Now: now.Add(time.Minute), SQL: SQL{State: SQLOK, At: now.Add(c.probed), LSN: 77}}, m: m}
+		s := &d.m.Reign.Sync
+		if c.fresh {
+			s.begun(Action{Kind: Promote, Sync: set}, now)
+		} else {
+			d.m.Reign.Active = true
+			d.o.Now = now
+			d.learnSetSync(Outcome{Action: Action{Kind: SetSync, Sync: set}, Result: OK})
+			d.o.Now = now.Add(time.Minute)
+		}
+		if got := d.settled(); got != c.want || got && s.AppliedLSN != 77 {
+			t.Errorf("%s: %t at %s", name, got, s.AppliedLSN)
+		}
+	}
+}
+
+// The standbys of a new primary have a lease's time to connect before the set shrinks to those that have.
+func TestNewPrimaryWaitsForItsStandbys(t *testing.T) {
+	now := schema.Instant(time.Hour)
+	d := &decision{o: &Observation{Name: "pg1", Now: now, Config: schema.DefaultClusterConfig(), SQL: SQL{State: SQLOK, At: now}}}
+	for _, name := range []string{"pg1", "pg2", "pg3"} {
+		d.o.State.Members = append(d.o.State.Members, schema.Doc[schema.Member]{Exists: true, Value: schema.Member{Name: name}})
+	}
+	d.m.Reign.Sync.begun(Action{Kind: Promote, Sync: schema.SyncSet{Need: 1, Standbys: []string{"pg2", "pg3"}}}, now)
+	for after, want := range map[time.Duration][]string{0: {"pg2", "pg3"}, d.o.lease() - 1: {"pg2", "pg3"}, d.o.lease(): nil} {
+		d.o.Now = now.Add(after)
+		copied := *d
+		if got := copied.standbysThere(); !slices.Equal(got, want) {
+			t.Errorf("after %s: %v", after, got)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package sidecar
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"howdah/consul/schema"
+	"howdah/sidecar/postgres"
+)
+
+// countingServer counts how often slots were seen to.
+type countingServer struct {
+	Server
+	slots int
+}
+
+func (c *countingServer) EnsureSlots(context.Context, []postgres.Slot) error { c.slots++; return nil }
+
+// A Postgres that was started anew may have been cloned, without slots: a failover to it must not wait for the next round.
+func TestSlotsAfterAClone(t *testing.T) {
+	server := &countingServer{}
+	u := &upkeep{s: &Sidecar{o: Options{Name: "pg1"}, d: Deps{Server: server}}}
+	at := schema.Instant(time.Hour)
+	for i, c := range []struct {
+		now, started schema.Instant
+		members      []string
+		want         int
+	}{
+		{at, at, []string{"pg1", "pg2"}, 1},
+		{at.Add(time.Second), at, []string{"pg1", "pg2"}, 1},
+		{at.Add(2 * time.Second), at.Add(time.Second), []string{"pg1", "pg2"}, 2},
+		{at.Add(3 * time.Second), at.Add(time.Second), []string{"pg1", "pg2", "pg3"}, 3},
+		{at.Add(3*time.Second + slowUpkeep), at.Add(time.Second), []string{"pg1", "pg2", "pg3"}, 4},
+	} {
+		if err := u.slots(t.Context(), duties{now: c.now, started: c.started, members: c.members}); err != nil || server.slots != c.want {
+			t.Errorf("%d: seen to %d times, want %d (%v)", i, server.slots, c.want, err)
+		}
+	}
+}
