@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"howdah/bench/cluster"
+	"howdah/sidecar/local"
 )
 
 // blow is a fault under way: what it hits, and how it is undone. undo does nothing where nothing is to be undone.
@@ -112,9 +113,26 @@ func (a *arena) strikePrimary(ctx context.Context, number int, f planned) (blow,
 	case "disk-stall":
 		return blow{p.Name, p.ResumeDisk}, p.StallDisk(ctx)
 	case "switchover":
-		return done, p.Switchover(ctx, "")
+		return done, a.switchover(ctx, p)
 	}
 	return blow{}, fmt.Errorf("nothing is known of fault %q of a primary", f.Trouble)
+}
+
+// switchoverBound is how long a planned switchover may take before it counts as a problem.
+const switchoverBound = 20 * time.Second
+
+// switchover asks for one and waits until another member reigns.
+func (a *arena) switchover(ctx context.Context, p *cluster.Member) error {
+	if err := p.Switchover(ctx, ""); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, switchoverBound, fmt.Errorf("not so after %s", switchoverBound))
+	defer cancel()
+	_, err := a.c.Await(ctx, "another primary", func(l local.Look) bool {
+		now := a.c.Primary(l)
+		return now != nil && now != p
+	})
+	return err
 }
 
 // killBoth kills one of sidecar and launcher, and the other up to half a second later.

@@ -37,7 +37,11 @@ func (d *degradations) read(set schema.SyncSet, asked, answered schema.Instant) 
 		d.all[len(d.all)-1].To = answered
 	default:
 		d.open = true
-		d.all = append(d.all, gap{d.whole, answered})
+		from := d.whole
+		if from == schema.Never {
+			from = asked // the first reading
+		}
+		d.all = append(d.all, gap{from, answered})
 	}
 }
 
