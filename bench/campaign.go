@@ -16,7 +16,7 @@ import (
 	"howdah/sidecar/local"
 )
 
-const campaignUsage = `usage: go run ./bench campaign [-faults 200] [-seed N] [-members 3] [-mode async|on|strict] [-kinds list] [-lease 3s] [-out dir]`
+const campaignUsage = `usage: go run ./bench campaign [-faults 200] [-seed N] [-members 3] [-mode async|on|strict] [-kinds list] [-hold 10m] [-lease 3s] [-out dir]`
 
 // synchronousModes are the values of -mode with the cluster's synchronous_mode.
 var synchronousModes = map[string]string{"async": schema.SyncOff, "on": schema.SyncOn, "strict": schema.SyncStrict}
@@ -27,7 +27,7 @@ type campaignOptions struct {
 	seed            uint64
 	mode            string
 	kinds           []string
-	lease           time.Duration
+	lease, hold     time.Duration
 	out             string
 	keep            bool
 	howdah          string
@@ -44,6 +44,7 @@ func parseCampaign(args []string) (campaignOptions, error) {
 	f.StringVar(&o.mode, "mode", "async", "the replication: async, on or strict")
 	f.StringVar(&kinds, "kinds", "", "which kinds of fault, separated by commas; all and combinations of them if empty")
 	f.DurationVar(&o.lease, "lease", schema.DefaultClusterConfig().Lease.D(), "the lease")
+	f.DurationVar(&o.hold, "hold", 0, "how long each fault lasts that does not end by itself; drawn from the seed if 0")
 	f.StringVar(&o.out, "out", "", "a directory for campaign-<seed>.md, .json and .svg; a new one under /tmp if empty")
 	f.BoolVar(&o.keep, "keep", false, "keep the logs even if all went well")
 	f.StringVar(&o.howdah, "howdah", "", "the binary; bin/howdah of the source tree if empty")
@@ -58,6 +59,9 @@ func parseCampaign(args []string) (campaignOptions, error) {
 	}
 	if o.members != 3 && o.members != 5 {
 		return o, fmt.Errorf("-members: %d is not allowed; choose 3 or 5", o.members)
+	}
+	if o.hold < 0 {
+		return o, fmt.Errorf("-hold: %s is not allowed; choose how long a fault lasts, or 0", o.hold)
 	}
 	if o.faults < 1 {
 		return o, errors.New("-faults must be 1 or more")
@@ -95,6 +99,9 @@ func (o campaignOptions) command() string {
 	text := fmt.Sprintf("go run ./bench campaign -faults %d -seed %d -members %d -mode %s -lease %s", o.faults, o.seed, o.members, o.mode, o.lease)
 	if len(o.kinds) > 0 {
 		text += " -kinds " + strings.Join(o.kinds, ",")
+	}
+	if o.hold > 0 {
+		text += " -hold " + o.hold.String()
 	}
 	return text
 }
@@ -148,7 +155,7 @@ func (o campaignOptions) campaign(ctx context.Context, log func(string, ...any))
 		return nil, err
 	}
 	s := &strain{o: o, c: c, log: log, lost: map[int64]bool{}}
-	f, err = s.run(ctx, schedule(o.seed, o.faults, o.kinds))
+	f, err = s.run(ctx, held(schedule(o.seed, o.faults, o.kinds), o.hold))
 	if err != nil || f.violations() > 0 || o.keep {
 		s.keepLogs(0)
 	}

@@ -185,6 +185,18 @@ func schedule(seed uint64, n int, only []string) []step {
 	return steps
 }
 
+// held gives every fault that lasts the same length; 0 leaves them as they are.
+func held(steps []step, hold time.Duration) []step {
+	for _, s := range steps {
+		for i := range s.Faults {
+			if hold > 0 && s.Faults[i].Hold > 0 {
+				s.Faults[i].Hold = hold
+			}
+		}
+	}
+	return steps
+}
+
 // combination is a fault of the primary and one or two beside it.
 func combination(rng *rand.Rand) []planned {
 	var main, side []trouble

@@ -56,10 +56,21 @@ func TestScheduleOfSomeKinds(t *testing.T) {
 	}
 }
 
+func TestHeld(t *testing.T) {
+	for _, s := range held(schedule(1, 20, []string{"kill", "switchover"}), time.Minute) {
+		if f := s.Faults[0]; f.Hold != time.Minute && f.Trouble == "kill" || f.Hold != 0 && f.Trouble == "switchover" {
+			t.Errorf("%s", s)
+		}
+	}
+	if s := held(schedule(1, 20, nil), 0); !reflect.DeepEqual(s, schedule(1, 20, nil)) {
+		t.Error("without a length they are not as they were drawn")
+	}
+}
+
 func TestCampaignOptions(t *testing.T) {
 	for args, want := range map[string]string{
 		"-mode sync": "choose async, on or strict", "-members 4": "choose 3 or 5", "-faults 0": "1 or more",
-		"-kinds rain": "choose from cut-all", "-lease 1ms": "lease", "more": "not wanted",
+		"-hold -1s": "how long", "-kinds rain": "choose from cut-all", "-lease 1ms": "lease", "more": "not wanted",
 	} {
 		if _, err := parseCampaign(strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: want %q, got %v", args, want, err)
