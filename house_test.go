@@ -22,6 +22,33 @@ const (
 // vagueNames say nothing about what is inside.
 var vagueNames = []string{"util", "utils", "common", "types", "helpers", "manager", "misc"}
 
+// clockReaders are the files outside of tests and bench that may call time.Now, and why the wall clock may jump there without harm. Leases,
+// deadlines, probes and promises are counted by consul/boottime, and package decide gets its Now as an argument.
+var clockReaders = map[string]string{
+	"cmd/config.go":                 "a moment shown to people",
+	"cmd/demo.go":                   "a moment shown to people",
+	"cmd/history.go":                "a moment shown to people",
+	"cmd/switchover.go":             "a moment shown to people",
+	"consul/embedded/endpoints.go":  "the monotonic part, in the Consul of the demo",
+	"consul/embedded/server.go":     "the monotonic part, in the Consul of the demo",
+	"consul/embedded/session.go":    "the monotonic part, in the Consul of the demo",
+	"detector/detector.go":          "a process's generation, which is corrected where the clock was set back (detector/doc.go)",
+	"detector/transport.go":         "a socket's deadline, by the monotonic part",
+	"router/api.go":                 "a moment shown to people",
+	"router/cancel.go":              "a socket's deadline and a duration, by the monotonic part",
+	"router/client.go":              "sockets' deadlines and a duration, by the monotonic part",
+	"router/connect.go":             "how long a session waits for a primary, by the monotonic part",
+	"router/events.go":              "a moment shown to people",
+	"router/routertest/peer.go":     "sockets' deadlines, in tests",
+	"sidecar/act.go":                "a moment shown to people",
+	"sidecar/launch/fence.go":       "how long a signal is repeated, by the monotonic part",
+	"sidecar/launch/handlers.go":    "a socket's deadline, by the monotonic part",
+	"sidecar/launch/predecessor.go": "how long a predecessor is waited for, by the monotonic part",
+	"sidecar/local/process.go":      "how long a process of the demo lived, by the monotonic part",
+	"sidecar/loop.go":               "a moment shown to people",
+	"sidecar/publish.go":            "moments shown to people",
+}
+
 // houseRules returns a message for each rule that a file breaks. path is relative to the module's root.
 func houseRules(path string, source []byte) []string {
 	fset := token.NewFileSet()
@@ -47,6 +74,7 @@ func houseRules(path string, source []byte) []string {
 	if strings.HasPrefix(filepath.ToSlash(path), "sidecar/decide/") {
 		limit = maxDecisionLines
 	}
+	clockRules(filepath.ToSlash(path), f, say)
 	for _, d := range f.Decls {
 		fn, isFunc := d.(*ast.FuncDecl)
 		if !isFunc {
@@ -60,6 +88,21 @@ func houseRules(path string, source []byte) []string {
 		}
 	}
 	return found
+}
+
+// clockRules keep the wall clock, which is set by hand and by daemons, out of everything that decides.
+func clockRules(path string, f *ast.File, say func(ast.Node, string)) {
+	if _, may := clockReaders[path]; may || strings.HasPrefix(path, "bench/") {
+		return
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		if s, is := n.(*ast.SelectorExpr); is && s.Sel.Name == "Now" {
+			if of, isName := s.X.(*ast.Ident); isName && of.Name == "time" {
+				say(s, "reads the wall clock, which may jump: take boottime.Now or an argument; for a moment that only people see, name the file in clockReaders")
+			}
+		}
+		return true
+	})
 }
 
 // testRules are for _test.go files. Inside a synctest bubble time.Sleep waits for nothing real, and is the way to
@@ -114,6 +157,11 @@ func TestHouseRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for path := range clockReaders {
+		if source, err := os.ReadFile(path); err != nil || !strings.Contains(string(source), "time.Now") {
+			t.Errorf("%s is named in clockReaders and does not call time.Now (%v)", path, err)
+		}
+	}
 	if checked < 30 {
 		t.Errorf("only %d files were found", checked)
 	}
@@ -130,6 +178,10 @@ func TestHouseRulesRule(t *testing.T) {
 		"long function":         {"a/a.go", "package a\n" + long(101), "f has 101 lines, at most 100"},
 		"function at the limit": {"a/a.go", "package a\n" + long(100), ""},
 		"long decision":         {"sidecar/decide/a.go", "package decide\n" + long(61), "f has 61 lines, at most 60"},
+		"wall clock":            {"sidecar/a.go", "package sidecar; var t = time.Now()", "reads the wall clock"},
+		"wall clock, passed on": {"sidecar/a.go", "package sidecar; var now = time.Now", "reads the wall clock"},
+		"wall clock in bench":   {"bench/a.go", "package main; var t = time.Now()", ""},
+		"another clock":         {"sidecar/a.go", "package sidecar; var t = boottime.Now()", ""},
 		"init":                  {"a/a.go", "package a; func init() {}", "make a constructor"},
 		"method named init":     {"a/a.go", "package a; type s int; func (s) init() {}", ""},
 		"skip":                  {"a/a_test.go", "package a; " + test + "func TestA(t *testing.T) { t.Skip(time.Now()) }", "skips"},
