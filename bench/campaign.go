@@ -142,22 +142,29 @@ func runCampaign(ctx context.Context, args []string) error {
 
 // campaign makes the cluster, runs the steps on it, and leaves nothing behind.
 func (o campaignOptions) campaign(ctx context.Context, log func(string, ...any)) (f *findings, err error) {
-	bin, err := local.FindBinDir(ctx)
-	if err != nil {
-		return nil, err
-	}
 	log("making the hosts of %d members, 2 routers and 3 Consul servers", o.members)
-	c, err := cluster.New(ctx, cluster.Options{
-		Howdah: o.howdah, Consul: filepath.Join(o.root, "bin", "consul"), BinDir: bin, Members: o.members, Routers: 2, Config: o.config(),
-	})
-	defer func() { err = errors.Join(err, c.Close()) }()
+	s, err := o.build(ctx, log)
+	if s != nil {
+		defer func() { err = errors.Join(err, s.c.Close()) }()
+	}
 	if err != nil {
 		return nil, err
 	}
-	s := &strain{o: o, c: c, log: log, lost: map[int64]bool{}}
 	f, err = s.run(ctx, held(schedule(o.seed, o.faults, o.kinds), o.hold))
 	if err != nil || f.violations() > 0 || o.keep {
 		s.keepLogs(0)
 	}
 	return f, err
+}
+
+// build makes the hosts of a cluster and starts nothing. Where it returns a strain, its cluster must be closed, also after an error.
+func (o campaignOptions) build(ctx context.Context, log func(string, ...any)) (*strain, error) {
+	bin, err := local.FindBinDir(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := cluster.New(ctx, cluster.Options{
+		Howdah: o.howdah, Consul: filepath.Join(o.root, "bin", "consul"), BinDir: bin, Members: o.members, Routers: 2, Config: o.config(),
+	})
+	return &strain{o: o, c: c, log: log, lost: map[int64]bool{}}, err
 }

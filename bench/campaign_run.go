@@ -378,11 +378,11 @@ func (s *strain) present(ctx context.Context, above int64) (map[int64]bool, erro
 
 // settle compares the whole table with the whole ledger once more.
 func (s *strain) settle(ctx context.Context, f *findings) error {
+	commits, direct, _ := s.crowd.since(mark{})
 	there, err := s.present(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("the ledger cannot be checked at the end: %w", err)
 	}
-	commits, direct, _ := s.crowd.since(mark{})
 	for _, c := range slices.Concat(commits, direct) {
 		if !there[c.ID] && !s.lost[c.ID] {
 			s.lost[c.ID] = true
