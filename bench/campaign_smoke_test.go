@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,18 +13,28 @@ import (
 // smokeTimeout is for a machine on which other tests run; alone it takes less than a minute.
 const smokeTimeout = 5 * time.Minute
 
-// TestCampaign is a short campaign on hosts of their own.
-func TestCampaign(t *testing.T) {
+// testCampaign returns the options of a small campaign, where one may be run: otherwise it says so and returns false.
+func testCampaign(t *testing.T, mode string) (campaignOptions, bool) {
+	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Log("not root: network namespaces cannot be made, so no campaign is tested; go run ./bench campaign as root does it")
-		return
+		t.Log("not root: network namespaces cannot be made, so nothing is tested here; go run ./bench campaign as root does it")
+		return campaignOptions{}, false
 	}
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := campaignOptions{faults: 2, members: 3, seed: 1, mode: "async", kinds: []string{"cut-all", "switchover"},
-		lease: schema.DefaultClusterConfig().Lease.D(), howdah: localtest.Binary(t), root: root, out: filepath.Join(os.TempDir(), "howdah-test-campaign")}
+	return campaignOptions{faults: 2, members: 3, seed: 1, mode: mode, lease: schema.DefaultClusterConfig().Lease.D(),
+		howdah: localtest.Binary(t), root: root, out: t.TempDir()}, true
+}
+
+// TestCampaign is a short campaign on hosts of their own.
+func TestCampaign(t *testing.T) {
+	o, ok := testCampaign(t, "async")
+	if !ok {
+		return
+	}
+	o.kinds = []string{"cut-all", "switchover"}
 	ctx, cancel := context.WithTimeout(t.Context(), smokeTimeout)
 	defer cancel()
 	f, err := o.campaign(ctx, t.Logf)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	"howdah/consul/boottime"
 	"howdah/consul/schema"
 	"howdah/sidecar/local"
-	"howdah/sidecar/local/localtest"
 )
 
 // syncRig is a cluster in a synchronous mode with clients that write all the time.
@@ -25,15 +23,10 @@ type syncRig struct {
 // newSyncRig makes one, where this may be done: otherwise it says so and returns false.
 func newSyncRig(t *testing.T, mode string) (*syncRig, bool) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Log("not root: network namespaces cannot be made, so synchronous replication is not tested on hosts")
+	o, ok := testCampaign(t, mode)
+	if !ok {
 		return nil, false
 	}
-	root, err := moduleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := campaignOptions{members: 3, mode: mode, lease: schema.DefaultClusterConfig().Lease.D(), howdah: localtest.Binary(t), root: root, out: t.TempDir()}
 	ctx, cancel := context.WithTimeout(t.Context(), smokeTimeout)
 	s, err := o.build(ctx, t.Logf)
 	t.Cleanup(func() {

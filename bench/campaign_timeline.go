@@ -14,9 +14,10 @@ import (
 const (
 	rowSpan   = 2 * time.Minute
 	perSecond = 10.0 // pixels
-	laneHigh  = 11.0
-	laneLeft  = 76.0
-	rowGap    = 26.0
+	laneHigh  = 13.0
+	laneLeft  = 66.0
+	rowGap    = 30.0
+	letter    = 4.6 // pixels, about, of a label
 )
 
 // lane is one horizontal line of each row.
@@ -30,7 +31,8 @@ type bar struct {
 	from, to schema.Instant
 	class    string
 	title    string
-	thin     bool // drawn over others
+	label    string // written on it as far as there is room
+	thin     bool   // drawn over others
 }
 
 // lanes says what is drawn: members with their reigns and faults, Consul, and through each router when clients succeeded.
@@ -41,8 +43,10 @@ func (f *findings) lanes() []lane {
 	}
 	for _, o := range f.Outcomes {
 		for _, s := range o.Struck {
-			if strings.HasPrefix(s.Target, "pg") {
-				names = append(names, s.Target)
+			for target := range strings.SplitSeq(s.Target, "+") {
+				if strings.HasPrefix(target, "pg") {
+					names = append(names, target)
+				}
 			}
 		}
 	}
@@ -54,6 +58,9 @@ func (f *findings) lanes() []lane {
 	all = append(all, lane{name: "consul"})
 	for i := range f.served {
 		all = append(all, lane{name: fmt.Sprintf("router%d", i+1)})
+	}
+	if strings.Contains(f.Command, "-mode on") {
+		all = append(all, lane{name: "degraded"})
 	}
 	on := func(name string, b bar) {
 		for i := range all {
@@ -82,14 +89,19 @@ func (f *findings) lanes() []lane {
 		if len(o.Problems) > 0 {
 			class = "bad"
 		}
-		on("faults", bar{from: o.Began, to: o.Ended, class: class, title: fmt.Sprintf("fault %d: %s; gap %.2f s, %d of %d rows missing", o.Step.Number, o.Step, o.Gap.Seconds(), o.Missing, o.Acked)})
+		on("faults", bar{from: o.Began, to: o.Ended, class: class, label: fmt.Sprintf("%d %s", o.Step.Number, o.Step), title: fmt.Sprintf("fault %d: %s; gap %.2f s, %d of %d rows missing", o.Step.Number, o.Step, o.Gap.Seconds(), o.Missing, o.Acked)})
 		for _, s := range o.Struck {
-			name := s.Target
-			if strings.HasPrefix(name, "consul") {
-				name = "consul"
+			targets := strings.Split(s.Target, "+")
+			if strings.HasPrefix(s.Target, "consul") {
+				targets = []string{"consul"}
 			}
-			on(name, bar{from: s.From, to: max(s.To, s.From.Add(200*time.Millisecond)), class: "struck", title: fmt.Sprintf("%s: %s", s.Trouble, s.Target), thin: true})
+			for _, name := range targets {
+				on(name, bar{from: s.From, to: max(s.To, s.From.Add(200*time.Millisecond)), class: "struck", title: fmt.Sprintf("%s: %s", s.Trouble, s.Target), thin: true})
+			}
 		}
+	}
+	for _, g := range f.Degraded {
+		on("degraded", bar{from: max(g.From, f.Up), to: g.To, class: "degraded", title: "the leader record promised nothing"})
 	}
 	return all
 }
@@ -100,24 +112,29 @@ func (f *findings) timeline() string {
 	total := f.Ended.Sub(f.Up)
 	rows := max(1, int((total+rowSpan-1)/rowSpan))
 	rowHigh := laneHigh*float64(len(lanes)) + rowGap
-	width, height := laneLeft+rowSpan.Seconds()*perSecond+10, rowHigh*float64(rows)+40
+	width, height := laneLeft+rowSpan.Seconds()*perSecond+10, rowHigh*float64(rows)+44
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f" font-family="sans-serif" font-size="9">
-<style>rect.primary{fill:#2563c9}rect.served{fill:#2f9e58}rect.fault{fill:#d9d3c3}rect.bad{fill:#d01c1c}rect.struck{fill:#e07b00}rect.lane{fill:#f2f2f0}text{fill:#333}</style>
+<style>rect.primary{fill:#2563c9}rect.served{fill:#2f9e58}rect.fault{fill:#d9d3c3}rect.bad{fill:#f2a09a}rect.struck{fill:#e07b00}rect.degraded{fill:#8a5fb5}rect.lane{fill:#f2f2f0}text{fill:#333}</style>
 <rect width="100%%" height="100%%" fill="#fff"/>
-<text x="4" y="12" font-size="11">%s</text>
-<text x="4" y="26">blue: primary. green: rows acknowledged through the router. orange: what was broken. grey: from a fault until all was whole, red where something was wrong</text>
+<text x="4" y="13" font-size="12">%s</text>
 `, width, height, width, height, html.EscapeString(f.Command))
+	left := 4.0
+	for _, key := range []struct{ class, text string }{{"primary", "is primary"}, {"served", "rows were acknowledged through the router"}, {"struck", "was broken"},
+		{"fault", "from a fault until all was whole"}, {"bad", "the same, and something was wrong"}, {"degraded", "the record promised nothing"}} {
+		fmt.Fprintf(&b, `<rect class="%s" x="%.0f" y="20" width="10" height="9"/><text x="%.0f" y="28">%s</text>`+"\n", key.class, left, left+14, key.text)
+		left += 34 + letter*float64(len(key.text))
+	}
 	for row := range rows {
-		top := 36 + rowHigh*float64(row)
+		top := 40 + rowHigh*float64(row)
 		from := f.Up.Add(time.Duration(row) * rowSpan)
 		for s := 0; s < int(rowSpan.Seconds()); s += 10 {
-			fmt.Fprintf(&b, `<text x="%.0f" y="%.0f" font-size="7">%s</text>`+"\n", laneLeft+float64(s)*perSecond, top+7, minutes(time.Duration(row)*rowSpan+time.Duration(s)*time.Second))
+			fmt.Fprintf(&b, `<text x="%.0f" y="%.0f" font-size="8">%s</text>`+"\n", laneLeft+float64(s)*perSecond, top+7, minutes(time.Duration(row)*rowSpan+time.Duration(s)*time.Second))
 		}
 		for i, l := range lanes {
 			y := top + 10 + laneHigh*float64(i)
 			fmt.Fprintf(&b, `<text x="4" y="%.1f">%s</text><rect class="lane" x="%.0f" y="%.1f" width="%.0f" height="%.1f"/>`+"\n",
-				y+8, html.EscapeString(l.name), laneLeft, y, rowSpan.Seconds()*perSecond, laneHigh-2)
+				y+9, html.EscapeString(l.name), laneLeft, y, rowSpan.Seconds()*perSecond, laneHigh-2)
 			for _, x := range l.bars {
 				b.WriteString(x.draw(from, y))
 			}
@@ -133,12 +150,19 @@ func (x bar) draw(from schema.Instant, y float64) string {
 	if right <= left {
 		return ""
 	}
-	high := laneHigh - 2
+	high, begin, wide := laneHigh-2, laneLeft+left.Sub(from).Seconds()*perSecond, right.Sub(left).Seconds()*perSecond
 	if x.thin {
 		y, high = y+high/2, high/2
 	}
-	return fmt.Sprintf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>`+"\n", x.class,
-		laneLeft+left.Sub(from).Seconds()*perSecond, y, max(0.5, right.Sub(left).Seconds()*perSecond), high, html.EscapeString(x.title))
+	if x.label != "" {
+		wide -= 1 // so that one is told from the next
+	}
+	text := fmt.Sprintf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>`+"\n", x.class, begin, y, max(0.5, wide), high, html.EscapeString(x.title))
+	if room := int((wide - 2) / letter); x.label != "" && room > 0 {
+		label := x.label[:min(len(x.label), room)]
+		text += fmt.Sprintf(`<text x="%.1f" y="%.1f" font-size="8" pointer-events="none">%s</text>`+"\n", begin+1.5, y+high-2.5, html.EscapeString(label))
+	}
+	return text
 }
 
 func minutes(d time.Duration) string {
