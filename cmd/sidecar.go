@@ -33,9 +33,9 @@ type Sidecar struct {
 	APIListen, APIAdvertise, APITokenFile, APICertFile, APIKeyFile string
 	// SecretsDir holds the secrets, BootstrapConfig is a YAML file with the configuration of a new cluster.
 	SecretsDir, BootstrapConfig string
-	// Priority, NoFailover and NoLoadBalance are the member's tags.
-	Priority                  int
-	NoFailover, NoLoadBalance bool
+	// Priority, NoFailover, NoSync, NoLoadBalance and CloneFrom are the member's tags.
+	Priority                                     int
+	NoFailover, NoSync, NoLoadBalance, CloneFrom bool
 	// RegisterService announces the member in Consul's service catalogue.
 	RegisterService bool
 	Log             LogOptions
@@ -63,7 +63,9 @@ func (c *Sidecar) Declare(s *options.Set) {
 	s.String(&c.BootstrapConfig, "bootstrap-config", "a YAML file with the configuration that a new cluster gets", options.Placeholder("FILE"))
 	s.Int(&c.Priority, "priority", "orders candidates before their LSN does, higher first", -1000, 1000)
 	s.Bool(&c.NoFailover, "nofailover", "this member never becomes the primary")
+	s.Bool(&c.NoSync, "nosync", "no commit waits for this member")
 	s.Bool(&c.NoLoadBalance, "noloadbalance", "this member gets no reads")
+	s.Bool(&c.CloneFrom, "clonefrom", "others are cloned from this member, while it is a healthy standby, to spare the primary")
 	s.Group("Postgres")
 	s.String(&c.PostgresListen, "postgres-listen", "where Postgres listens", options.Required, reachableOrAny)
 	s.String(&c.PostgresAdvertise, "postgres-advertise", "where others reach it, if not there", reachable)
@@ -169,7 +171,7 @@ func (c *Sidecar) prepare() (member, error) {
 		return m, err
 	}
 	m.addresses = c.addresses()
-	m.tags = schema.Tags{Priority: c.Priority, NoFailover: c.NoFailover, NoLoadBalance: c.NoLoadBalance}
+	m.tags = schema.Tags{Priority: c.Priority, NoFailover: c.NoFailover, NoSync: c.NoSync, NoLoadBalance: c.NoLoadBalance, CloneFrom: c.CloneFrom}
 	m.gossip = detector.Config{
 		Name: c.Name, Kind: detector.KindMember, Cluster: c.Cluster, Addresses: m.addresses,
 		Bind: c.Gossip.Listen, Advertise: m.addresses.Gossip, Join: c.Gossip.Join, Keys: m.secrets.GossipKeys,

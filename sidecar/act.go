@@ -228,13 +228,17 @@ func (x actor) initdb(ctx context.Context, out *decide.Outcome) error {
 }
 
 func (x actor) clone(ctx context.Context, a decide.Action) error {
-	up, err := upstream(a.From)
+	from, err := upstream(a.From)
+	if err != nil {
+		return err
+	}
+	holder, err := upstream(a.Holder)
 	if err != nil {
 		return err
 	}
 	return x.s.d.Server.Clone(ctx, postgres.CloneRequest{
-		From: *up, SystemID: x.state.Initialize.Value.SystemID,
-		Settings: postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: up},
+		From: *from, SystemID: x.state.Initialize.Value.SystemID,
+		Settings: postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: holder},
 	})
 }
 

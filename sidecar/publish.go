@@ -22,7 +22,7 @@ func (l *loop) status() schema.Status {
 		Name: l.s.o.Name, Cluster: l.s.o.Cluster, Instance: l.s.instance, Addresses: l.obs.Addresses, Tags: l.obs.Tags,
 		State: l.plan.State, Reason: l.plan.Reason, SystemID: l.memory.Record.SystemID, Timeline: l.memory.Timeline,
 		Epoch: l.memory.Record.Epoch, LSN: l.memory.LSN, Stopping: l.plan.Stopping, PostgresVersion: sql.Version,
-		PendingRestart: l.pending,
+		PendingRestart: l.pending, CloneFrom: l.plan.CloneFrom,
 	}
 	reigns := r.Active && (r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping)
 	switch {
@@ -54,7 +54,7 @@ func (l *loop) publish() {
 	st := l.status()
 	old := l.published
 	urgent := st.State != old.State || st.Role != old.Role || st.Epoch != old.Epoch || st.Stopping != old.Stopping ||
-		st.Upstream != old.Upstream || st.Timeline != old.Timeline || !slices.Equal(st.PendingRestart, old.PendingRestart) || l.plan.Hurry && st.LSN != old.LSN
+		st.Upstream != old.Upstream || st.CloneFrom != old.CloneFrom || st.Timeline != old.Timeline || !slices.Equal(st.PendingRestart, old.PendingRestart) || l.plan.Hurry && st.LSN != old.LSN
 	since := l.obs.Now.Sub(l.toldAt)
 	if !urgent && since < schema.RenewInterval(l.obs.Config.Lease.D())/2 {
 		return

@@ -30,6 +30,8 @@ type ClusterConfig struct {
 	SynchronousMode        string `json:"synchronous_mode,omitempty"`
 	MinSynchronousStandbys int    `json:"min_synchronous_standbys,omitempty"`
 	MaxSynchronousStandbys int    `json:"max_synchronous_standbys,omitempty"`
+	// MaxClonesPerSource is how many members may be cloned from one server at a time; zero is 1.
+	MaxClonesPerSource int `json:"max_clones_per_source,omitempty"`
 	// Parameters are PostgreSQL settings for every member; those that howdah rules are refused.
 	Parameters map[string]string `json:"parameters,omitempty"`
 	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
@@ -47,6 +49,7 @@ func DefaultClusterConfig() ClusterConfig {
 		CrashRecoveryBound:   Duration(2 * time.Second),
 		StopTimeout:          Duration(30 * time.Second),
 		StartTimeout:         Duration(60 * time.Second),
+		MaxClonesPerSource:   1,
 		HBA: []string{
 			"host all all 0.0.0.0/0 scram-sha-256",
 			"host all all ::/0 scram-sha-256",
@@ -99,6 +102,9 @@ func (c ClusterConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("min_synchronous_standbys, max_synchronous_standbys: %d and %d are not allowed; choose 1 to 16, the first not above the second",
 			c.MinSynchronousStandbys, c.MaxSynchronousStandbys))
 	}
+	if c.MaxClonesPerSource < 0 || c.MaxClonesPerSource > 64 {
+		errs = append(errs, fmt.Errorf("max_clones_per_source: %d is not allowed; choose from 1 to 64", c.MaxClonesPerSource))
+	}
 	for _, k := range slices.Sorted(maps.Keys(c.Parameters)) {
 		if why, ruled := RuledParameters[k]; ruled {
 			errs = append(errs, fmt.Errorf("parameters: %s cannot be set here: %s", k, why))
@@ -111,6 +117,9 @@ func (c ClusterConfig) Validate() error {
 func (c ClusterConfig) Synchronous() bool {
 	return c.SynchronousMode == SyncOn || c.SynchronousMode == SyncStrict
 }
+
+// ClonesPerSource returns how many members may be cloned from one server at a time.
+func (c ClusterConfig) ClonesPerSource() int { return max(c.MaxClonesPerSource, 1) }
 
 // SyncBounds returns the least and the greatest number of standbys that a commit waits for, in modes on and strict.
 func (c ClusterConfig) SyncBounds() (low, high int) {

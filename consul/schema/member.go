@@ -51,6 +51,8 @@ type Tags struct {
 	NoSync bool `json:"nosync,omitempty"`
 	// NoLoadBalance keeps reads away.
 	NoLoadBalance bool `json:"noloadbalance,omitempty"`
+	// CloneFrom has others copy this member, while it is a healthy standby, instead of the primary.
+	CloneFrom bool `json:"clonefrom,omitempty"`
 }
 
 // Member is the value of members/<name>: what changes seldom.
@@ -88,6 +90,8 @@ type Status struct {
 	ReplayLSN LSN `json:"replay_lsn,omitempty"`
 	// Upstream is the member that a standby receives WAL from; empty if it receives none.
 	Upstream string `json:"upstream,omitempty"`
+	// CloneFrom is the member that this one is cloning from, in StateCloning, or waits to clone from; else empty.
+	CloneFrom string `json:"clone_from,omitempty"`
 	// LeaseLeft is, for a primary, how long its lease lasts still at the moment of sending.
 	LeaseLeft Duration `json:"lease_left,omitempty"`
 	// Stopping is set on a primary once a planned stop has begun: routers hold new transactions.

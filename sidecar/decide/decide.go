@@ -25,6 +25,7 @@ func Decide(o Observation, m Memory) (Plan, Memory) {
 	} else {
 		d.subject()
 	}
+	d.tellClone()
 	return d.plan, d.m
 }
 

@@ -117,11 +117,6 @@ func (d *decision) checkHistory(up Upstream, epoch schema.Epoch, why string) {
 	d.say(schema.StateWaiting, "checking the history against that of %s: %s", up.Member, why)
 }
 
-func (d *decision) clone(up Upstream, why string) {
-	d.do(Action{Kind: Clone, From: up, Why: why})
-	d.say(schema.StateCloning, "cloning from %s: %s", up.Member, why)
-}
-
 func (d *decision) startStandby(up Upstream, why string) {
 	d.do(Action{Kind: StartStandby, From: up, Timeout: d.o.Config.StartTimeout.D(), Why: why})
 	d.say(schema.StateStarting, "starting as a standby: %s", why)

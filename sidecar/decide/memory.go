@@ -42,6 +42,7 @@ type Memory struct {
 	Reports       Reports
 	Rejoin        Rejoin
 	Rewinds       Rewinds
+	Clone         Cloning
 	Switch        Switch
 	// Following is the upstream that Postgres was last configured for by us.
 	Following Upstream

@@ -97,8 +97,10 @@ type Action struct {
 	// Timeline is the one that Promote begins.
 	Timeline schema.Timeline
 	From     Upstream
-	Session  string // for RenewSession
-	Members  []string
+	// Holder is the holder of the lock, for Clone: the copy follows it, whoever it is copied from.
+	Holder  Upstream
+	Session string // for RenewSession
+	Members []string
 	// Marks are those that AskPromises shows to the members.
 	Marks []Mark
 	Lease schema.Duration
@@ -171,6 +173,8 @@ type Plan struct {
 	// State and Reason become the member's status.
 	State  schema.State
 	Reason string
+	// CloneFrom is whom the member is cloned from, or waits to be; it becomes part of the status.
+	CloneFrom string
 	// Stopping tells routers to hold new transactions.
 	Stopping bool
 	// Hurry asks for probes as fast as they go: somebody waits for our LSN.

@@ -17,6 +17,7 @@ func loser() (Observation, Memory) {
 	o.Data = Data{State: DataValid, At: o.Now, SystemID: "7", Timeline: 1, CanRewind: true}
 	o.SQL = SQL{}
 	m.Rejoin = Rejoin{Epoch: 4, Checked: true, At: t0}
+	m.Clone = Cloning{From: Upstream{"pg1", "pg1:5432"}, Since: t0} // all have heard that it may have to
 	return o, m
 }
 

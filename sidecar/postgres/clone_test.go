@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -343,5 +344,57 @@ func TestCloneFillsTheDisk(t *testing.T) {
 	}
 	if err := os.Remove(small + ".pgpass"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestCloneOfAStandbyFollowsThePrimary(t *testing.T) {
+	t.Parallel()
+	one, two, three := newPrimary(t, "one"), newMember(t, "two"), newMember(t, "three")
+	one.server.Exec("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+	two.cloneOf(one)
+	two.waitReplayed(one.probe().LSN)
+	request := func(from, holder *member) CloneRequest {
+		return CloneRequest{From: *from.upstream(), SystemID: one.probe().SystemID, Settings: Settings{Role: schema.RoleStandby, Config: one.config, Upstream: holder.upstream()}}
+	}
+	// One that is no standby of the server that the copy is to follow is refused, before anything is touched.
+	stranger := newPrimary(t, "stranger")
+	if err := three.Clone(t.Context(), request(two, stranger)); !errors.Is(err, ErrOtherCluster) {
+		t.Fatalf("%v", err)
+	}
+	if d := three.inspect(); d.State != DirAbsent || len(three.beside()) != 0 {
+		t.Fatalf("%+v, left behind %v", d, three.beside())
+	}
+
+	var source string
+	three.tools = tools{before: func(_ context.Context, c Command) (Result, bool, error) {
+		if c.Tool == "pg_basebackup" && len(c.Args) > 1 {
+			source = strings.Join(c.Args, " ")
+		}
+		return Result{}, false, nil
+	}}
+	if err := three.Clone(t.Context(), request(two, one)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "port=" + strconv.Itoa(two.o.Port) + " "; !strings.Contains(source, want) {
+		t.Fatalf("copied with %s, want %s", source, want)
+	}
+	// What was written since, and no longer lies in the segment that the copy ends in.
+	one.server.Exec("INSERT INTO t VALUES (2); SELECT pg_switch_wal(); CHECKPOINT; INSERT INTO t VALUES (3); SELECT pg_switch_wal(); CHECKPOINT")
+	three.start()
+	three.waitReplayed(one.probe().LSN)
+	if r := three.probe().Receiver; r.Port != one.o.Port {
+		t.Fatalf("receives from port %d, the primary is at %d", r.Port, one.o.Port)
+	}
+	if got := three.server.Query("SELECT string_agg(n::text, ',' ORDER BY n) FROM t"); got != "1,2,3" {
+		t.Fatalf("rows %s", got)
+	}
+
+	// A standby that was promoted meanwhile is not one of the holder's any more.
+	if err := two.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	four := newMember(t, "four")
+	if err := four.Clone(t.Context(), request(two, one)); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("%v", err)
 	}
 }

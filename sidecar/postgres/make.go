@@ -97,6 +97,9 @@ func (p *Postgres) clone(ctx context.Context, r CloneRequest) error {
 	if err := p.checkSource(ctx, r); err != nil {
 		return err
 	}
+	if err := p.checkHolder(ctx, r); err != nil {
+		return err
+	}
 	if err := p.checkStopped(ctx); err != nil {
 		return err
 	}
@@ -114,6 +117,9 @@ func (p *Postgres) clone(ctx context.Context, r CloneRequest) error {
 		return err
 	}
 	madeSlot, err := p.ensureUpstreamSlot(ctx, r.From)
+	if err == nil && r.fromStandby() { // what follows the copy's last record must not go away at the one it will follow
+		_, err = p.ensureUpstreamSlot(ctx, *r.Settings.Upstream)
+	}
 	if err == nil {
 		p.cloning.Store(true)
 		err = p.fillByClone(ctx, s, r)
@@ -145,6 +151,38 @@ func (p *Postgres) checkSource(ctx context.Context, r CloneRequest) error {
 	}
 	if source := id.ServerVersionNum / 10000; source != major {
 		return &MajorError{What: r.From.String(), Have: source, Want: major}
+	}
+	return nil
+}
+
+// fromStandby reports a copy that will follow another server than the one that it is taken from.
+func (r CloneRequest) fromStandby() bool {
+	return r.Settings.Upstream != nil && *r.Settings.Upstream != r.From
+}
+
+// checkHolder refuses a standby as the source unless it is one of the server that the copy will follow: both are
+// of this cluster and on one timeline, and the standby is not ahead (I7).
+func (p *Postgres) checkHolder(ctx context.Context, r CloneRequest) error {
+	if !r.fromStandby() {
+		return nil
+	}
+	// The standby first: what it has by now the other one has later.
+	source, err := p.Identify(ctx, r.From)
+	if err != nil {
+		return err
+	}
+	up := *r.Settings.Upstream
+	holder, err := p.Identify(ctx, up)
+	if err != nil {
+		return err
+	}
+	switch {
+	case holder.SystemID != r.SystemID:
+		return fmt.Errorf("%s, which it is to follow, has the system identifier %s, this cluster has %s: %w", up, holder.SystemID, r.SystemID, ErrOtherCluster)
+	case source.Timeline != holder.Timeline:
+		return fmt.Errorf("it is on timeline %d and %s on %d: %w", source.Timeline, up, holder.Timeline, ErrNotReady)
+	case source.LSN > holder.LSN:
+		return fmt.Errorf("it has WAL up to %s and %s up to %s: one is not a standby of the other: %w", source.LSN, up, holder.LSN, ErrOtherCluster)
 	}
 	return nil
 }

@@ -291,6 +291,7 @@ func (u Upstream) String() string {
 
 // CloneRequest says what to clone.
 type CloneRequest struct {
+	// From is copied: the primary, or a standby of the server that Settings.Upstream names.
 	From Upstream
 	// SystemID is the cluster's system identifier; a source with another one is refused.
 	SystemID string

@@ -185,7 +185,7 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 			})
 		})
 	case decide.Clone:
-		n.clone(up, report)
+		n.clone(up, n.w.node(a.Holder.Member), report)
 	case decide.Rewind:
 		n.rewind(up, func(r decide.Certainty) { n.sidecar(func() { finish(r) }) })
 	case decide.SetSync:
@@ -237,13 +237,26 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 	}
 }
 
-// clone copies another server; it takes a while and fails if the other one is gone by then.
-func (n *node) clone(up *node, report func(bool)) {
+// clone copies another server, the holder or a standby of its; it takes a while and fails if the other one is gone by then.
+func (n *node) clone(up, holder *node, report func(bool)) {
+	done := n.w.ledger.cloning(n, up)
+	end := report
+	report = func(ok bool) {
+		done()
+		end(ok)
+	}
+	follows := func() bool {
+		return up.pg.writable() || up != holder && up.pg.running() && !up.pg.starting && up.pg.standby && canFollow(up.pg.timeline, len(up.pg.wal), holder.pg)
+	}
 	n.w.after(20*time.Second, func() { report(false) }) // a connection that was lost
 	n.w.send(n.name, up.name, func() {
+		if !holder.pg.writable() || holder.pg.timeline != up.pg.timeline || len(up.pg.wal) > len(holder.pg.wal) || !n.w.connected(n.name, holder.name) {
+			report(false)
+			return
+		}
 		n.w.after(n.w.between(500*time.Millisecond, 3*time.Second), func() {
 			n.host(func() {
-				if n.pg.running() || !up.pg.writable() || up.frozen || !n.w.connected(n.name, up.name) {
+				if n.pg.running() || !follows() || up.frozen || !n.w.connected(n.name, up.name) {
 					report(false)
 					return
 				}

@@ -52,6 +52,7 @@ const (
 	EpochForgotten          Mutation = "epoch forgotten over a restart"
 	StrangersStand          Mutation = "members stand that the record does not name"
 	SameTimeline            Mutation = "a branch of the same number followed"
+	ClonesAtOnce            Mutation = "clones of one source at once"
 )
 
 // Result is how a run ended.
@@ -136,6 +137,7 @@ func (w *World) victim() *node {
 func (w *World) break_(k Fault) {
 	n := w.victim()
 	length := w.between(200*time.Millisecond, 12*time.Second)
+	w.disturbed = max(w.disturbed, w.now+2*moment(length))
 	w.tell("--- %s: %s for %s", k, n.name, length.Round(time.Millisecond))
 	switch k {
 	case SidecarCrash:

@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"slices"
+	"time"
+
 	"howdah/consul/schema"
 	"howdah/sidecar/decide"
 )
@@ -14,6 +17,7 @@ type ledger struct {
 	by     string
 	inits  int
 	reigns int
+	clones []*copying
 }
 
 func (l *ledger) nextID() uint64 {
@@ -71,12 +75,42 @@ func (l *ledger) initialized(n *node) {
 	}
 }
 
+// copying is a clone that runs.
+type copying struct {
+	n, from *node
+	gen     int // of the sidecar that ordered it
+	since   moment
+}
+
+// heardBy is how long the first word of a clone that runs takes to reach the others.
+const heardBy = moment(20 * time.Millisecond)
+
+// cloning is called when a clone begins; what it returns, when it ends. Members of one source take turns wherever they
+// have heard of each other.
+func (l *ledger) cloning(n, from *node) (done func()) {
+	calm := l.w.disturbed == 0 || l.w.now-l.w.disturbed > moment(5*time.Second)
+	for _, c := range l.clones {
+		if c.from == from && c.gen == c.n.gen && l.w.now-c.since > heardBy && calm {
+			l.w.violate("storm", "%s begins to clone from %s while %s has been at it for %s", n.name, from.name, c.n.name, time.Duration(l.w.now-c.since))
+		}
+	}
+	own := &copying{n, from, n.gen, l.w.now}
+	l.clones = append(l.clones, own)
+	return func() { l.clones = slices.DeleteFunc(l.clones, func(c *copying) bool { return c == own }) }
+}
+
 // cloned is called before a data directory is replaced by a copy of up's.
 func (l *ledger) cloned(n, up *node) {
 	if n.pg.valid && n.pg.systemID != up.pg.systemID {
 		l.w.violate("I7", "%s replaces the data of another cluster", n.name)
 	}
-	if !up.pg.writable() || up.pg.epoch < l.newest {
+	source := up.pg
+	if source.standby { // then it must have nothing that its primary lacks
+		if h := l.w.node(l.by); h != nil && h.pg.writable() && canFollow(source.timeline, len(source.wal), h.pg) {
+			return
+		}
+	}
+	if !source.writable() || source.epoch < l.newest {
 		l.w.violate("I7", "%s replaces its data by those of %s, which is not the newest primary", n.name, up.name)
 	}
 }

@@ -31,6 +31,10 @@ func (n *node) mutate() {
 			l.Leader.Epoch = 0
 		}
 		n.obs.Peers = nil
+	case ClonesAtOnce:
+		for i := range n.obs.Peers {
+			n.obs.Peers[i].Status.CloneFrom = ""
+		}
 	case StrangersStand:
 		if foreign && !slices.Contains(l.Leader.Members, n.name) {
 			l.Leader.Members = append(slices.Clone(l.Leader.Members), n.name)

@@ -15,6 +15,7 @@ type node struct {
 	name  string
 	clock clock
 	pg    *postgres
+	tags  schema.Tags
 
 	// frozen stands the whole host still; what happens to it meanwhile happens on the thaw.
 	frozen bool
@@ -43,6 +44,7 @@ func newNode(w *World, name string) *node {
 	n.clock = clock{w: w, offset: schema.Instant(w.between(time.Hour, 100*time.Hour)), rate: 0.98 + 0.04*w.rng.Float64()}
 	n.pg = &postgres{n: n, state: decide.ProcessStopped}
 	n.saved = decide.Record{Cluster: "c", Name: name}
+	n.tags.CloneFrom = w.chance(0.3)
 	w.after(w.between(0, time.Second), func() {
 		if !w.o.Late || name != fmt.Sprintf("pg%d", w.o.Members) {
 			n.boot()
@@ -98,7 +100,7 @@ func (n *node) boot() {
 	config.SynchronousMode = n.w.o.Sync
 	addr := schema.Addresses{Postgres: n.name + ":5432"}
 	n.obs = decide.Observation{
-		Name: n.name, Addresses: addr, Config: config, Session: n.saved.Session,
+		Name: n.name, Addresses: addr, Config: config, Tags: n.tags, Session: n.saved.Session,
 		Data: decide.Data{State: decide.DataUnknown}, Process: decide.Process{State: decide.ProcessUnknown}, SQL: decide.SQL{State: decide.SQLUnknown},
 	}
 	n.inspect()
@@ -233,7 +235,7 @@ func (n *node) turn() {
 // publish tells the others how it is, by gossip.
 func (n *node) publish() {
 	st := n.status()
-	urgent := st.State != n.said.State || st.Role != n.said.Role || st.Epoch != n.said.Epoch || n.plan.Hurry && st.LSN != n.said.LSN
+	urgent := st.State != n.said.State || st.CloneFrom != n.said.CloneFrom || st.Role != n.said.Role || st.Epoch != n.said.Epoch || n.plan.Hurry && st.LSN != n.said.LSN
 	if !urgent && n.obs.Now.Sub(n.saidAt) < 250*time.Millisecond {
 		return
 	}
@@ -271,7 +273,7 @@ func (n *node) status() schema.Status {
 	r := n.memory.Reign
 	st := schema.Status{
 		Name: n.name, State: n.plan.State, Reason: n.plan.Reason, SystemID: n.memory.Record.SystemID, Timeline: n.memory.Timeline,
-		Epoch: n.memory.Record.Epoch, LSN: n.memory.LSN,
+		Epoch: n.memory.Record.Epoch, LSN: n.memory.LSN, Addresses: n.obs.Addresses, Tags: n.obs.Tags, CloneFrom: n.plan.CloneFrom,
 	}
 	switch {
 	case r.Active && (r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping):
@@ -280,6 +282,9 @@ func (n *node) status() schema.Status {
 		st.Role = schema.RoleStandby
 		if n.obs.SQL.Answers() {
 			st.LSN, st.ReplayLSN = n.obs.SQL.LSN, n.obs.SQL.ReplayLSN
+		}
+		if n.obs.SQL.Streaming {
+			st.Upstream = n.memory.Following.Member
 		}
 	}
 	return st

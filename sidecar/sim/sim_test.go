@@ -119,6 +119,7 @@ func TestMutations(t *testing.T) {
 		{EpochForgotten, nil, false},
 		{StrangersStand, []Fault{CutFromConsul}, true},
 		{SameTimeline, nil, false},
+		{ClonesAtOnce, nil, false},
 	} {
 		t.Run(string(c.mutation), func(t *testing.T) {
 			t.Parallel()

@@ -67,6 +67,8 @@ type World struct {
 	nodes  []*node
 	cut    map[[2]string]bool
 	slow   bool // the network loses and delays messages
+	// disturbed is until when something that was broken may stay so.
+	disturbed moment
 
 	ledger     ledger
 	violations []string
