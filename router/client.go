@@ -23,7 +23,7 @@ var past = time.Unix(1, 0)
 // client is one admitted client and, once there is one, its server.
 type client struct {
 	r       *Router
-	conn    *net.TCPConn
+	conn    *link
 	startup wire.Startup
 	route   route.Route
 	log     *zap.Logger
@@ -50,7 +50,7 @@ type ending struct {
 }
 
 // serve deals with one connection from its first byte to its last.
-func (r *Router) serve(ctx context.Context, conn *net.TCPConn, of route.Route) {
+func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 	defer conn.Close()
 	log := r.log.With(zap.Stringer("client", conn.RemoteAddr()))
 	startup, err := r.greet(ctx, conn)
@@ -85,48 +85,72 @@ func (r *Router) serve(ctx context.Context, conn *net.TCPConn, of route.Route) {
 	c.run(ctx)
 }
 
-// greet reads first packets until one says what the client wants. Encryption is declined, once for
-// each kind, as the protocol lets a client ask for either and then go on.
-func (r *Router) greet(ctx context.Context, conn *net.TCPConn) (wire.Startup, error) {
+// greet reads first packets until one says what the client wants. A client may ask for either kind of encryption once, in
+// either order, and then go on; or begin with TLS at once.
+func (r *Router) greet(ctx context.Context, conn *link) (wire.Startup, error) {
 	conn.SetDeadline(time.Now().Add(r.o.LoginTimeout))
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { conn.tcp.SetDeadline(past) })
 	defer stop()
-	raw, err := conn.SyscallConn()
+	raw, err := conn.tcp.SyscallConn()
 	if err == nil {
 		err = r.setUserTimeout(raw)
 	}
 	if err != nil {
 		return wire.Startup{}, err
 	}
+	s, err := r.firstPacket(ctx, conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, new(errHandshake)) {
+		return s, wire.Fatal(wire.CodeProtocolViolation, "no complete startup packet came within %s", r.o.LoginTimeout)
+	}
+	if err != nil {
+		return s, err
+	}
+	return s, conn.SetDeadline(time.Time{})
+}
+
+// firstPacket returns the first packet that is no request for encryption.
+func (r *Router) firstPacket(ctx context.Context, conn *link) (wire.Startup, error) {
 	asked := map[wire.Kind]bool{}
+	if b, err := conn.first(); err != nil {
+		return wire.Startup{}, err
+	} else if b == wire.TLSHandshake && r.tls != nil {
+		asked[wire.KindSSL], asked[wire.KindGSS] = true, true
+		if err := r.handshake(ctx, conn, true); err != nil {
+			return wire.Startup{}, err
+		}
+	}
 	for {
 		s, err := wire.ReadStartup(conn)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return s, wire.Fatal(wire.CodeProtocolViolation, "no complete startup packet came within %s", r.o.LoginTimeout)
 		case err != nil:
 			return s, err
 		case s.Kind != wire.KindSSL && s.Kind != wire.KindGSS:
-			return s, conn.SetDeadline(time.Time{})
+			return s, r.encrypted(conn, s)
 		case asked[s.Kind]:
 			return s, wire.Fatal(wire.CodeProtocolViolation, "a second %s on one connection", s.Kind)
 		}
 		asked[s.Kind] = true
-		if _, err := conn.Write([]byte{'N'}); err != nil {
+		if s.Kind == wire.KindSSL {
+			err = r.answerSSL(ctx, conn)
+			asked[wire.KindGSS] = asked[wire.KindGSS] || conn.tls != nil
+		} else {
+			_, err = conn.Write([]byte{'N'})
+		}
+		if err != nil {
 			return s, err
 		}
 	}
 }
 
 // turnAway ends a connection that never became a session.
-func (r *Router) turnAway(conn *net.TCPConn, err error, log *zap.Logger) {
+func (r *Router) turnAway(conn *link, err error, log *zap.Logger) {
 	var told *wire.Error
 	switch {
 	case errors.As(err, &told):
 		r.metrics.refused(told.Code)
 		log.Info("client turned away", zap.String("sqlstate", told.Code), zap.String("reason", told.Message))
 		r.farewell(conn, told)
-	case errors.Is(err, wire.ErrDirectTLS):
+	case errors.Is(err, wire.ErrDirectTLS), errors.As(err, new(errHandshake)) && !handshakeEnded(err):
 		log.Info("client turned away", zap.Error(err))
 	case errors.Is(err, io.EOF):
 		log.Debug("connection closed before a startup packet") // a health check, most likely
@@ -146,7 +170,7 @@ const maxDiscard = 1 << 20
 // farewell writes a last error. Closing with unread data would make the kernel send a reset, which
 // can destroy the error before the client has read it; so what comes is read until the client
 // closes, for a bounded time.
-func (r *Router) farewell(conn *net.TCPConn, e *wire.Error) {
+func (r *Router) farewell(conn *link, e *wire.Error) {
 	conn.SetDeadline(time.Now().Add(r.o.FarewellTimeout))
 	if _, err := conn.Write(e.Append(nil)); err != nil {
 		return

@@ -229,7 +229,7 @@ func (c *client) watch(stop context.CancelCauseFunc) *watcher {
 }
 
 // end stops watching and returns what was read.
-func (w *watcher) end(conn *net.TCPConn) *chunk {
+func (w *watcher) end(conn *link) *chunk {
 	conn.SetReadDeadline(past)
 	<-w.done
 	if !w.gone {

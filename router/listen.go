@@ -84,7 +84,7 @@ func (r *Router) accept(ctx context.Context, l net.Listener, of route.Route) err
 			tcp.Close()
 			continue
 		}
-		r.work.Go(func() { r.serve(ctx, tcp, of) })
+		r.work.Go(func() { r.serve(ctx, newLink(tcp), of) })
 	}
 }
 

@@ -24,6 +24,12 @@ type Options struct {
 	// APIListen is the host:port of /health, /metrics, /status and /events; empty for none.
 	APIListen string
 
+	// TLSMode says whether clients may or must use TLS, with the PEM certificate and key of the two files, which are read again when they
+	// change. TLSMinVersion is TLSv1.2 or TLSv1.3.
+	TLSMode                 TLSMode
+	TLSCertFile, TLSKeyFile string
+	TLSMinVersion           string
+
 	// FailoverWait is how long a new session waits for a server before it is refused with 57P03.
 	FailoverWait time.Duration
 	// LoginTimeout bounds the startup packet, and after it the authentication. PostgreSQL's
@@ -60,6 +66,8 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Listen:            "127.0.0.1:6432",
+		TLSMode:           TLSDisable,
+		TLSMinVersion:     "TLSv1.2",
 		FailoverWait:      30 * time.Second,
 		LoginTimeout:      60 * time.Second,
 		DialTimeout:       2 * time.Second,
@@ -95,6 +103,7 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: %w", l.key, err))
 		}
 	}
+	errs = append(errs, o.validateTLS()...)
 	bound := func(key string, v, low, high time.Duration) {
 		if v < low || v > high {
 			errs = append(errs, fmt.Errorf("%s: %s is not allowed; choose from %s to %s", key, v, low, high))

@@ -44,8 +44,8 @@ func (c *chunk) free() {
 // idle session holds none.
 type pump struct {
 	c        *client
-	src, dst *net.TCPConn
-	raw      syscall.RawConn
+	src, dst net.Conn
+	raw      syscall.RawConn // of a src without TLS
 	step     func([]byte) session.Order
 	moved    *atomic.Uint64
 	held     *chunk
@@ -53,15 +53,28 @@ type pump struct {
 	// ready is readReady bound once: a method value made at each read would be an allocation.
 	ready   func(uintptr) bool
 	readErr error
+
+	// Of a src with TLS, which cannot be asked whether there is something to read: idle is where the next bytes are waited for, long says that
+	// the last read filled what it was given, so that more is likely there.
+	idle []byte
+	long bool
 }
 
-func (c *client) newPump(src, dst *net.TCPConn, step func([]byte) session.Order, moved *atomic.Uint64, held *chunk) (*pump, error) {
-	raw, err := src.SyscallConn()
+// idleRead is what a session with TLS keeps for the next message of its client; most are shorter.
+const idleRead = 2 << 10
+
+func (c *client) newPump(src, dst net.Conn, step func([]byte) session.Order, moved *atomic.Uint64, held *chunk) (*pump, error) {
+	p := &pump{c: c, src: src, dst: dst, step: step, moved: moved, held: held}
+	tcp, plain := src.(*net.TCPConn)
+	if !plain {
+		p.idle = make([]byte, idleRead)
+		return p, nil
+	}
+	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	p := &pump{c: c, src: src, dst: dst, raw: raw, step: step, moved: moved, held: held}
-	p.ready = p.readReady
+	p.raw, p.ready = raw, p.readReady
 	return p, nil
 }
 
@@ -146,10 +159,34 @@ func (p *pump) fill() error {
 		}
 		return err
 	}
+	if p.raw == nil {
+		return p.fillTLS()
+	}
 	if err := p.raw.Read(p.ready); err != nil {
 		return err
 	}
 	return p.readErr
+}
+
+// fillTLS reads once, into a chunk if much is likely to come.
+func (p *pump) fillTLS() error {
+	if p.long {
+		h := newChunk()
+		n, err := p.src.Read(h.b[:])
+		if n == 0 {
+			h.free()
+			return err
+		}
+		h.w, p.held, p.long = n, h, n >= idleRead
+		return nil
+	}
+	n, err := p.src.Read(p.idle)
+	if n == 0 {
+		return err
+	}
+	h := newChunk()
+	h.w, p.held, p.long = copy(h.b[:], p.idle[:n]), h, n == len(p.idle)
+	return nil
 }
 
 // readReady reads once from a socket that may be readable; false to be called again when it is.
@@ -181,12 +218,12 @@ func (p *pump) readReady(fd uintptr) bool {
 func (c *client) relay(early, first *chunk) {
 	defer c.login.Stop()
 	defer c.server.Close()
-	up, err := c.newPump(c.conn, c.server, c.machine.FromClient, &c.r.metrics.fromClients, early)
+	up, err := c.newPump(c.conn.Conn, c.server, c.machine.FromClient, &c.r.metrics.fromClients, early)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
 	}
-	down, err := c.newPump(c.server, c.conn, c.machine.FromServer, &c.r.metrics.fromServers, first)
+	down, err := c.newPump(c.server, c.conn.Conn, c.machine.FromServer, &c.r.metrics.fromServers, first)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
@@ -211,7 +248,7 @@ func (c *client) relay(early, first *chunk) {
 	c.login.Stop()
 	if gone || broken {
 		c.log.Debug("session ends with its client")
-		c.conn.SetLinger(0)
+		c.conn.reset()
 		return
 	}
 	e := c.lastWord()
@@ -222,7 +259,7 @@ func (c *client) relay(early, first *chunk) {
 	c.log.Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
 	if c.machine.MidMessage() {
 		// Whatever is written now would be taken for the rest of that message.
-		c.conn.SetLinger(0)
+		c.conn.reset()
 		return
 	}
 	c.r.farewell(c.conn, e)

@@ -8,6 +8,7 @@ package router
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -42,6 +43,7 @@ type Router struct {
 	instance  uint16
 
 	listeners map[route.Route]net.Listener
+	tls       *tls.Config // nil: TLS is declined
 	api       net.Listener
 
 	picture  picture
@@ -76,6 +78,10 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	}
 	r.picture.init()
 	r.metrics = newMetrics(r)
+	var err error
+	if r.tls, err = r.listenTLS(); err != nil {
+		return nil, err
+	}
 	if err := r.listen(); err != nil {
 		r.closeListeners()
 		return nil, err

@@ -19,6 +19,7 @@ const (
 	CodeQueryCanceled         = "57014"
 	CodeAdminShutdown         = "57P01"
 	CodeCannotConnectNow      = "57P03"
+	CodeInvalidAuthorization  = "28000"
 )
 
 // Error is what an ErrorResponse says. Only what may be shown to a client belongs in it.

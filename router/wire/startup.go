@@ -25,8 +25,12 @@ const (
 	codeGSS    = 1234<<16 | 5680
 )
 
+// TLSHandshake is the first byte of a TLS connection (a record of type handshake, RFC 8446, section 5.1). No valid length
+// begins with it.
+const TLSHandshake = 0x16
+
 // ErrDirectTLS is a client that begins with a TLS handshake instead of a startup packet.
-var ErrDirectTLS = errors.New("client began with a TLS handshake (sslnegotiation=direct); this router does not offer TLS yet, use sslmode=disable or prefer")
+var ErrDirectTLS = errors.New("client began with a TLS handshake (sslnegotiation=direct); this router offers no TLS, use sslmode=disable or prefer")
 
 // Kind is what a first packet asks for.
 type Kind int
@@ -60,8 +64,7 @@ func ReadStartup(r io.Reader) (Startup, error) {
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return Startup{}, err
 	}
-	// No valid length begins with this byte; a TLS record of type handshake always does.
-	if head[0] == 0x16 {
+	if head[0] == TLSHandshake {
 		return Startup{}, ErrDirectTLS
 	}
 	length := binary.BigEndian.Uint32(head[:])

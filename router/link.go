@@ -1,0 +1,77 @@
+package router
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+)
+
+// link is the connection to a client: a socket, and TLS over it where the client asked for that.
+type link struct {
+	// Conn is what is read and written: tcp, or TLS over it.
+	net.Conn
+	tcp *net.TCPConn
+	tls *tls.Conn // nil for plaintext
+}
+
+func newLink(tcp *net.TCPConn) *link { return &link{Conn: tcp, tcp: tcp} }
+
+// secure goes over to TLS after a handshake that has succeeded.
+func (l *link) secure(t *tls.Conn) { l.Conn, l.tls = t, t }
+
+// Close closes the socket. A TLS close_notify would have to wait for a peer that may not read; CloseWrite sends it.
+func (l *link) Close() error { return l.tcp.Close() }
+
+// CloseWrite says that nothing more will come.
+func (l *link) CloseWrite() error {
+	if l.tls != nil {
+		if err := l.tls.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return l.tcp.CloseWrite()
+}
+
+// reset makes the next Close throw away what the kernel still holds for the peer.
+func (l *link) reset() error { return l.tcp.SetLinger(0) }
+
+// first waits for the first byte and leaves it unread.
+func (l *link) first() (byte, error) {
+	raw, err := l.tcp.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var b [1]byte
+	n, failed := 0, error(nil)
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, failed = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+			if failed != syscall.EINTR {
+				return failed != syscall.EAGAIN
+			}
+		}
+	})
+	if err = errors.Join(err, failed); err == nil && n == 0 {
+		err = io.EOF
+	}
+	return b[0], err
+}
+
+// unread reports whether the socket holds bytes that nobody has read. It does not wait.
+func (l *link) unread() (bool, error) {
+	raw, err := l.tcp.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	n, failed := 0, error(nil)
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, failed = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	if errors.Is(failed, syscall.EAGAIN) || errors.Is(failed, syscall.EINTR) {
+		failed = nil
+	}
+	return n > 0, errors.Join(err, failed)
+}

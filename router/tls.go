@@ -1,0 +1,175 @@
+package router
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/router/wire"
+)
+
+// TLSMode says which clients are let in.
+type TLSMode string
+
+// The modes, named after what libpq's sslmode calls them on its side.
+const (
+	// TLSDisable declines TLS.
+	TLSDisable TLSMode = "disable"
+	// TLSAllow offers TLS to those who ask for it.
+	TLSAllow TLSMode = "allow"
+	// TLSRequire refuses a session without it.
+	TLSRequire TLSMode = "require"
+)
+
+// tlsVersions are the values of tls-min-version, as PostgreSQL spells them in ssl_min_protocol_version.
+var tlsVersions = map[string]uint16{"TLSv1.2": tls.VersionTLS12, "TLSv1.3": tls.VersionTLS13}
+
+// alpn is the protocol that PostgreSQL registered with IANA (PG_ALPN_PROTOCOL, src/include/libpq/pqcomm.h).
+const alpn = "postgresql"
+
+// certificate is the router's key pair, read again when its files have changed.
+type certificate struct {
+	certFile, keyFile string
+	now               func() schema.Instant
+	log               *zap.Logger
+
+	mu    sync.Mutex
+	pair  *tls.Certificate
+	seen  [2]time.Time // the files' modification times at the last attempt
+	asked schema.Instant
+}
+
+// certificateEvery is how often the files are looked at, at most: a new pair is in force after it.
+const certificateEvery = time.Second
+
+// get returns the pair for a handshake. While new files are not a pair, the one before stays in force.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if c.pair != nil && now.Sub(c.asked) < certificateEvery {
+		return c.pair, nil
+	}
+	c.asked = now
+	var seen [2]time.Time
+	for i, name := range []string{c.certFile, c.keyFile} {
+		if info, err := os.Stat(name); err == nil {
+			seen[i] = info.ModTime()
+		}
+	}
+	if c.pair != nil && seen == c.seen {
+		return c.pair, nil
+	}
+	c.seen = seen
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	switch {
+	case err == nil:
+		if c.pair != nil {
+			c.log.Info("certificate read again", zap.String("file", c.certFile))
+		}
+		c.pair = &pair
+	case c.pair == nil:
+		return nil, fmt.Errorf("tls-cert-file %s, tls-key-file %s: %w", c.certFile, c.keyFile, err)
+	default:
+		c.log.Error("the new certificate cannot be used, the one before stays in force", zap.String("file", c.certFile), zap.Error(err))
+	}
+	return c.pair, nil
+}
+
+// listenTLS makes the configuration of the handshakes; nil where TLS is off.
+func (r *Router) listenTLS() (*tls.Config, error) {
+	if r.o.TLSMode == TLSDisable {
+		return nil, nil
+	}
+	c := &certificate{certFile: r.o.TLSCertFile, keyFile: r.o.TLSKeyFile, now: r.now, log: r.log}
+	if _, err := c.get(nil); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	return &tls.Config{GetCertificate: c.get, MinVersion: tlsVersions[r.o.TLSMinVersion], NextProtos: []string{alpn}}, nil
+}
+
+// errHandshake is a handshake that failed. The client has been sent an alert where there was one to send; nothing that is
+// not TLS may follow.
+type errHandshake struct{ error }
+
+func (e errHandshake) Unwrap() error { return e.error }
+
+// handshake goes over to TLS. l's deadline bounds it. With direct set the client began without an SSLRequest: then it must have agreed on
+// PostgreSQL's protocol by ALPN, so that no other server's client can be led here (ProcessSSLStartup, src/backend/tcop/backend_startup.c).
+func (r *Router) handshake(ctx context.Context, l *link, direct bool) error {
+	conn := tls.Server(l.Conn, r.tls)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return errHandshake{fmt.Errorf("TLS handshake: %w", err)}
+	}
+	if direct && conn.ConnectionState().NegotiatedProtocol != alpn {
+		return errHandshake{errors.New("TLS handshake: begun directly and without ALPN protocol postgresql")}
+	}
+	l.secure(conn)
+	return nil
+}
+
+// answerSSL answers an SSLRequest, and shakes hands where TLS is offered.
+func (r *Router) answerSSL(ctx context.Context, l *link) error {
+	if r.tls == nil {
+		_, err := l.Write([]byte{'N'})
+		return err
+	}
+	// What was sent in clear before the answer could have been put there by somebody in between (CVE-2021-23214).
+	early, err := l.unread()
+	if err != nil {
+		return err
+	}
+	if early {
+		return wire.Fatal(wire.CodeProtocolViolation, "received unencrypted data after SSL request").
+			WithDetail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+	}
+	if _, err := l.Write([]byte{'S'}); err != nil {
+		return err
+	}
+	return r.handshake(ctx, l, false)
+}
+
+// encrypted refuses a session in clear where TLS is required.
+func (r *Router) encrypted(l *link, s wire.Startup) error {
+	if r.o.TLSMode != TLSRequire || l.tls != nil || s.Kind != wire.KindStartup {
+		return nil
+	}
+	return wire.Fatal(wire.CodeInvalidAuthorization, "this router takes no connection without TLS").
+		WithHint("Connect with sslmode=require or higher.")
+}
+
+// validateTLS returns the mistakes of the TLS options.
+func (o Options) validateTLS() []error {
+	var errs []error
+	switch o.TLSMode {
+	case TLSDisable:
+		if o.TLSCertFile != "" || o.TLSKeyFile != "" {
+			errs = append(errs, errors.New("tls-mode: disable does not go with tls-cert-file and tls-key-file; choose allow or require, or leave the files out"))
+		}
+	case TLSAllow, TLSRequire:
+		if o.TLSCertFile == "" || o.TLSKeyFile == "" {
+			errs = append(errs, fmt.Errorf("tls-mode: %s needs both tls-cert-file and tls-key-file", o.TLSMode))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("tls-mode: %q is not allowed; choose disable, allow or require", o.TLSMode))
+	}
+	if _, known := tlsVersions[o.TLSMinVersion]; !known {
+		errs = append(errs, fmt.Errorf("tls-min-version: %q is not allowed; choose TLSv1.2 or TLSv1.3", o.TLSMinVersion))
+	}
+	return errs
+}
+
+// handshakeEnded reports a handshake that a peer or a network ended, as scanners and health checks do, rather than one
+// that two sides could not agree on.
+func handshakeEnded(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+}
