@@ -235,6 +235,7 @@ func changeConfig(ctx context.Context, stdio Stdio, client *consul.Client, state
 	if !state.Config.Exists {
 		return errors.New("the cluster has no configuration in Consul yet: wait until its first primary has written it")
 	}
+	settlePause(state.Config.Value, &after)
 	changes := state.Config.Value.Changes(after)
 	if len(changes) == 0 {
 		_, err := fmt.Fprintln(stdio.Out, "nothing to change: it is so already")
@@ -255,6 +256,16 @@ func changeConfig(ctx context.Context, stdio Stdio, client *consul.Client, state
 	}
 	_, err = fmt.Fprintln(stdio.Out, "written; parameters and hba reach each member's PostgreSQL when it next starts or follows another primary")
 	return err
+}
+
+// settlePause keeps who paused the cluster and why in step with whether it is.
+func settlePause(before schema.ClusterConfig, after *schema.ClusterConfig) {
+	switch {
+	case !after.Pause:
+		after.PauseBy, after.PauseReason = "", ""
+	case !before.Pause && after.PauseBy == "":
+		after.PauseBy = whoami()
+	}
 }
 
 // whoami is the person at the keyboard as far as that can be told: behind sudo, whoever called it.

@@ -86,6 +86,14 @@ func (m *memberAPI) switchover(ctx context.Context, address, to string) (api.Swi
 	return reply, err
 }
 
+func (m *memberAPI) order(ctx context.Context, address string, kind schema.OrderKind) (api.OrderReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	var reply api.OrderReply
+	err := m.call(ctx, http.MethodPost, address, "/"+string(kind), nil, &reply)
+	return reply, err
+}
+
 // refused is an answer that says no: nothing was recorded.
 type refused struct {
 	code int

@@ -36,6 +36,14 @@ type cluster struct {
 	switchover func(c *cluster, to string)
 	addresses  map[string]string
 	asked      []string
+	// ordered are the orders in their order, fails those that come to nothing, by member.
+	ordered []string
+	fails   map[string]string
+	orders  map[string]*schema.OrderStatus
+	pending map[string][]string
+	config  schema.ClusterConfig
+	// obeyed is called when an order of a member is carried out.
+	obeyed func(c *cluster, name string)
 }
 
 // source is one member of it.
@@ -45,7 +53,8 @@ type source struct {
 }
 
 func newCluster(t *testing.T, names ...string) *cluster {
-	c := &cluster{primary: names[0], epoch: 3, phase: schema.PhaseServing, addresses: map[string]string{}}
+	c := &cluster{primary: names[0], epoch: 3, phase: schema.PhaseServing, addresses: map[string]string{},
+		orders: map[string]*schema.OrderStatus{}, pending: map[string][]string{}}
 	c.switchover = func(c *cluster, to string) { c.primary, c.epoch = to, c.epoch+1 }
 	for _, name := range names {
 		server := httptest.NewServer(api.New(source{name, c}, api.Options{Token: apiToken}, zap.NewNop()))
@@ -57,7 +66,7 @@ func newCluster(t *testing.T, names ...string) *cluster {
 
 func (c *cluster) self(name string) schema.Status {
 	s := schema.Status{Name: name, Cluster: "main", Instance: name + "1", Seq: 1, Role: schema.RoleStandby, State: schema.StateStreaming,
-		Timeline: 1, Epoch: c.epoch, LSN: 0x3000000, ReplayLSN: 0x3000000, Addresses: schema.Addresses{API: c.addresses[name]}}
+		Timeline: 1, Epoch: c.epoch, LSN: 0x3000000, ReplayLSN: 0x3000000, Addresses: schema.Addresses{API: c.addresses[name]}, PendingRestart: c.pending[name]}
 	if name == c.primary {
 		s.Role, s.State, s.ReplayLSN, s.LeaseLeft = schema.RolePrimary, schema.StateRunning, 0, schema.Duration(2*time.Second)
 	}
@@ -67,8 +76,20 @@ func (c *cluster) self(name string) schema.Status {
 func (s source) Status() schema.ClusterStatus {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	st := schema.ClusterStatus{Cluster: "main", Member: s.name, Self: s.c.self(s.name), ConsulAge: schema.Duration(time.Second),
+	st := schema.ClusterStatus{Cluster: "main", Member: s.name, Self: s.c.self(s.name), ConsulAge: schema.Duration(time.Second), Config: s.c.config,
 		Leader: &schema.Leader{Member: s.c.primary, Epoch: s.c.epoch, Phase: s.c.phase}}
+	if o := s.c.orders[s.name]; o != nil {
+		// Every look at it takes it further.
+		now := *o
+		st.Order = &now
+		if !o.Ended && o.Step == "start" {
+			*o = schema.OrderStatus{ID: o.ID, Kind: o.Kind, Ended: true, Error: s.c.fails[s.name]}
+			if s.c.obeyed != nil {
+				s.c.obeyed(s.c, s.name)
+			}
+		}
+		o.Step = "start"
+	}
 	for name := range s.c.addresses {
 		st.Members = append(st.Members, schema.MemberView{Status: s.c.self(name), Liveness: schema.LivenessAlive, HeardAgo: schema.Duration(time.Second)})
 	}
@@ -91,6 +112,14 @@ func (s source) Switchover(_ context.Context, to string) error {
 		s.c.switchover(s.c, to)
 	}
 	return s.c.refusal
+}
+
+func (s source) Order(_ context.Context, kind schema.OrderKind) (string, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.ordered = append(s.c.ordered, string(kind)+" "+s.name)
+	s.c.orders[s.name] = &schema.OrderStatus{ID: "order" + s.name, Kind: kind, Step: "stop"}
+	return s.c.orders[s.name].ID, s.c.refusal
 }
 
 func testContext(t *testing.T) context.Context {

@@ -17,16 +17,15 @@ import (
 
 const switchoverLong = `Makes another member the primary in order: routers hold new transactions, the primary stops, the successor has every
 byte, takes over, and routers go on. No acknowledged write is lost. The wish goes to a member's API where a token is
-given, else into Consul. The command waits for the outcome and exits with 1 where it is refused or given up.`
+given, else into Consul. A person at a terminal is asked first. The command waits for the outcome and exits with 1 where it is refused or given up.`
 
 // Switchover makes another member the primary.
 type Switchover struct {
-	ClusterAccess
+	TokenAccess
 	// To is the member wanted; empty for the best candidate.
 	To string
-	// APITokenFile or APIToken is the token of the members' APIs; at most one.
-	APITokenFile string
-	APIToken     options.Secret
+	// Yes asks nobody.
+	Yes bool
 	// Timeout is how long to wait for the outcome.
 	Timeout time.Duration
 
@@ -43,17 +42,8 @@ func (c *Switchover) Declare(s *options.Set) {
 	s.String(&c.To, "to", "the member that is to be the primary; without it the best candidate", options.Placeholder("NAME"),
 		options.Matches(memberName.MatchString, "want a member's name; howdah status shows them"))
 	s.Duration(&c.Timeout, "timeout", "how long to wait for the outcome", time.Second, time.Hour)
-	s.String(&c.APITokenFile, "api-token-file", "a file with the token of the members' APIs", options.Placeholder("FILE"))
-	s.Secret(&c.APIToken, "api-token", "the token itself")
-	s.Check(func() []options.Problem {
-		switch {
-		case c.APIToken != "" && c.APITokenFile != "":
-			return []options.Problem{s.Problem("api-token-file", "the token is given by "+options.EnvironmentName("api-token")+" too; give one of them")}
-		case len(c.API) > 0 && c.APIToken == "" && c.APITokenFile == "":
-			return []options.Problem{s.Problem("api-token-file", "is required with --api: members change nothing without their token")}
-		}
-		return nil
-	})
+	s.Bool(&c.Yes, "yes", "do not ask", options.Short("y"))
+	c.declareToken(s, func() bool { return len(c.API) > 0 })
 }
 
 // Validate returns every mistake at once.
@@ -61,12 +51,9 @@ func (c *Switchover) Validate() error { return options.Validate(c) }
 
 // Run implements Command.
 func (c *Switchover) Run(ctx context.Context) error {
-	token := c.APIToken
-	if c.APITokenFile != "" {
-		var err error
-		if token, err = readSecretFile(c.APITokenFile); err != nil {
-			return fmt.Errorf("api-token-file: %w", err)
-		}
+	token, err := c.token()
+	if err != nil {
+		return err
 	}
 	v, err := c.view(token)
 	if err != nil {
@@ -77,6 +64,10 @@ func (c *Switchover) Run(ctx context.Context) error {
 		return err
 	}
 	if err := c.refusal(before); err != nil {
+		return err
+	}
+	question := fmt.Sprintf("%s is the primary in epoch %d; its sessions end, and %s takes over. Go on?", before.Primary, before.Epoch, orBest(c.To))
+	if err := c.stdio.agree(ctx, c.Yes, true, question); err != nil {
 		return err
 	}
 	w := &wait{c: c, v: v, from: before.Primary, epoch: before.Epoch}

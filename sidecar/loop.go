@@ -47,6 +47,7 @@ type loop struct {
 	endReign  context.CancelFunc
 	published schema.Status
 	toldAt    schema.Instant
+	toldOrder decide.Ordered
 	said      string
 }
 
@@ -100,6 +101,7 @@ func (l *loop) turn() error {
 	plan, memory := decide.Decide(l.obs, l.memory)
 	l.obs.Done = nil
 	l.plan, l.memory = plan, memory
+	l.forgetOrder()
 	if err := l.remember(); err != nil {
 		return err
 	}

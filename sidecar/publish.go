@@ -55,12 +55,13 @@ func (l *loop) publish() {
 	old := l.published
 	urgent := st.State != old.State || st.Role != old.Role || st.Epoch != old.Epoch || st.Stopping != old.Stopping ||
 		st.Upstream != old.Upstream || st.CloneFrom != old.CloneFrom || st.Timeline != old.Timeline || !slices.Equal(st.PendingRestart, old.PendingRestart) || l.plan.Hurry && st.LSN != old.LSN
+	urgent = urgent || l.toldOrder != l.memory.Ordered
 	since := l.obs.Now.Sub(l.toldAt)
 	if !urgent && since < schema.RenewInterval(l.obs.Config.Lease.D())/2 {
 		return
 	}
 	st.Seq = old.Seq + 1
-	l.published, l.toldAt = st, l.obs.Now
+	l.published, l.toldAt, l.toldOrder = st, l.obs.Now, l.memory.Ordered
 	l.s.d.Gossip.Publish(st)
 	if st.Role != old.Role || st.Epoch != old.Epoch {
 		wake(l.wakeUpkeep)
@@ -85,7 +86,7 @@ func (l *loop) show(self schema.Status) {
 	c := schema.ClusterStatus{
 		Cluster: l.s.o.Cluster, Member: l.s.o.Name, Version: l.s.o.Version, At: time.Now().UTC(), Self: self,
 		HoldsLock: l.memory.Reign.Active && self.LeaseLeft > 0, ConsulAge: age(l.obs.Consul.AnsweredAt), Config: l.obs.Config,
-		Promises: slices.Clone(l.promises),
+		Promises: slices.Clone(l.promises), Order: l.orderStatus(),
 	}
 	if v := l.obs.Lock; v.Known && v.Exists {
 		leader := v.Leader

@@ -53,15 +53,43 @@ type Picture struct {
 	Leader *schema.Leader `json:"leader,omitempty"`
 	// Primary names the member that serves in Epoch; empty if none is known to.
 	Primary string `json:"primary"`
+	// Paused says that the cluster is in maintenance, by whom and why; nil if it is not.
+	Paused *Paused `json:"paused,omitempty"`
 	// Consul is the state of Consul in words.
 	Consul  string `json:"consul"`
 	Members []Row  `json:"members"`
 }
 
+// Paused is who put a cluster into maintenance and why.
+type Paused struct {
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// paused goes by Consul's word, and where nobody asked Consul by the member that it answered last.
+func paused(consul Consul, answers []Answer) *Paused {
+	config := consul.State.Config.Value
+	if !consul.Asked || consul.Err != "" {
+		best := schema.Duration(-1)
+		for _, a := range answers {
+			if a.Status == nil {
+				continue
+			}
+			if age := a.Status.ConsulAge; age >= 0 && (best < 0 || age < best) {
+				config, best = a.Status.Config, age
+			}
+		}
+	}
+	if !config.Pause {
+		return nil
+	}
+	return &Paused{By: config.PauseBy, Reason: config.PauseReason}
+}
+
 // Merge makes one picture of Consul's word and of the members' answers. About one instance of a member the
 // status with the highest Seq is newest; of two instances the one heard last.
 func Merge(cluster string, consul Consul, answers []Answer) Picture {
-	p := Picture{Cluster: cluster, Leader: newestLeader(consul, answers)}
+	p := Picture{Cluster: cluster, Leader: newestLeader(consul, answers), Paused: paused(consul, answers)}
 	rows := map[string]*Row{}
 	row := func(name string) *Row {
 		if rows[name] == nil {

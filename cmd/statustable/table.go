@@ -24,6 +24,9 @@ func (p Picture) WriteJSON(w io.Writer) error {
 // WriteTable writes a header line, one line for each member, and beneath them the reasons.
 func (p Picture) WriteTable(w io.Writer) error {
 	var b strings.Builder
+	if p.Paused != nil {
+		b.WriteString(p.Paused.line())
+	}
 	fmt.Fprintf(&b, "cluster %s   epoch %s   primary %s   consul %s\n\n", oneLine(p.Cluster), number(uint64(p.Epoch)), p.primary(), oneLine(p.Consul))
 	table := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "MEMBER\tROLE\tSTATE\tTIMELINE\tLSN\tLAG\tEPOCH\tLEASE")
@@ -74,6 +77,18 @@ func (p Picture) restarts() string {
 		fmt.Fprintf(&b, "  run: howdah restart --cluster %s\n", oneLine(p.Cluster))
 	}
 	return b.String()
+}
+
+// line is the first thing that a person must know of a paused cluster.
+func (p Paused) line() string {
+	text := "PAUSED"
+	if p.By != "" {
+		text += " by " + oneLine(p.By)
+	}
+	if p.Reason != "" {
+		text += ": " + oneLine(p.Reason)
+	}
+	return text + "   (no failover until howdah resume)\n"
 }
 
 func (p Picture) primary() string {

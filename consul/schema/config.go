@@ -10,6 +10,11 @@ import (
 
 // ClusterConfig is the value of the config key: what holds for the whole cluster.
 type ClusterConfig struct {
+	// Pause puts the cluster into maintenance: howdah takes no decision of itself beyond keeping the lease and its fence.
+	// PauseBy and PauseReason say who wanted that and why, for people.
+	Pause       bool   `json:"pause,omitempty"`
+	PauseBy     string `json:"pause_by,omitempty"`
+	PauseReason string `json:"pause_reason,omitempty"`
 	// Lease is how long the primary may accept writes after a renewal that was answered. At least 1 s.
 	Lease Duration `json:"lease"`
 	// SessionTTL is the TTL of the Consul sessions, the backstop of the lease. Consul allows 10 s to 24 h.
@@ -37,6 +42,9 @@ type ClusterConfig struct {
 	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
 	HBA []string `json:"hba,omitempty"`
 }
+
+// maxPauseText bounds who paused a cluster and why, in bytes: it stands in every member's reasons.
+const maxPauseText = 500
 
 // DefaultClusterConfig is what a new cluster gets where nothing else is said.
 func DefaultClusterConfig() ClusterConfig {
@@ -104,6 +112,9 @@ func (c ClusterConfig) Validate() error {
 	}
 	if c.MaxClonesPerSource < 0 || c.MaxClonesPerSource > 64 {
 		errs = append(errs, fmt.Errorf("max_clones_per_source: %d is not allowed; choose from 1 to 64", c.MaxClonesPerSource))
+	}
+	if len(c.PauseBy)+len(c.PauseReason) > maxPauseText {
+		errs = append(errs, fmt.Errorf("pause_by, pause_reason: %d bytes are not allowed; choose at most %d together", len(c.PauseBy)+len(c.PauseReason), maxPauseText))
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Parameters)) {
 		if why, ruled := RuledParameters[k]; ruled {

@@ -21,6 +21,8 @@ type ClusterStatus struct {
 	Config    ClusterConfig `json:"config"`
 	// Promises are the answers of the last round of promises, while Consul is away.
 	Promises []PromiseReply `json:"promises,omitempty"`
+	// Order is the newest order that the answering member was given; nil if there was none since it started.
+	Order *OrderStatus `json:"order,omitempty"`
 }
 
 // MemberView is one member as another one sees it.
@@ -53,6 +55,7 @@ const (
 	EventPromise    EventKind = "promised"    // a lease was extended by promises, without Consul
 	EventConsulAway EventKind = "consul away" // Consul no longer answers
 	EventConsulBack EventKind = "consul back" // Consul answers again
+	EventOrdered    EventKind = "ordered"     // what an operator ordered is done
 	EventActionFail EventKind = "action failed"
 )
 

@@ -30,6 +30,9 @@ type Source interface {
 	// Switchover records the wish that to (empty: the best candidate) becomes the primary, and returns once it
 	// is recorded. An error is a refusal; its text says why in words for the operator.
 	Switchover(ctx context.Context, to string) error
+	// Order has this member do something with its own Postgres and returns the order's ID once that is begun; Status
+	// tells how it ends. An error is a refusal, as above.
+	Order(ctx context.Context, kind schema.OrderKind) (string, error)
 }
 
 // Options are the settings of the API.
@@ -62,6 +65,9 @@ func New(source Source, o Options, log *zap.Logger) http.Handler {
 	mux.HandleFunc("/events", only(http.MethodGet, h.events))
 	mux.Handle("/metrics", metrics(source))
 	mux.HandleFunc("/switchover", only(http.MethodPost, h.switchover))
+	for _, kind := range []schema.OrderKind{schema.OrderRestart, schema.OrderReinit} {
+		mux.HandleFunc("/"+string(kind), only(http.MethodPost, h.order(kind)))
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "there is nothing at "+strconv.Quote(r.URL.Path)+"; try /status")
 	})

@@ -31,6 +31,10 @@ func (f *fake) Switchover(_ context.Context, to string) error {
 	f.asked = append(f.asked, to)
 	return f.refusal
 }
+func (f *fake) Order(_ context.Context, kind schema.OrderKind) (string, error) {
+	f.asked = append(f.asked, string(kind))
+	return "id1", f.refusal
+}
 func (f *fake) Events(after uint64, limit int) []schema.Event {
 	if after >= uint64(len(f.events)) {
 		return nil
@@ -212,6 +216,32 @@ func TestSwitchover(t *testing.T) {
 				t.Error("the token stands in the answer")
 			}
 		})
+	}
+}
+
+func TestOrders(t *testing.T) {
+	for _, kind := range []string{"restart", "reinit"} {
+		for name, c := range map[string]struct {
+			header, body string
+			refusal      error
+			code         int
+			says         string
+		}{
+			"begun":        {"Bearer right", "", nil, 202, `{"id":"id1"}`},
+			"wrong token":  {"Bearer wrong", "", nil, 401, "not this cluster's"},
+			"not possible": {"Bearer right", "{}", errors.New("it is the primary"), 412, `{"error":"it is the primary"}`},
+			"not known":    {"Bearer right", "{}", context.Canceled, 504, "not known whether the " + kind},
+			"a wish":       {"Bearer right", `{"to":"b"}`, nil, 400, "want {} or nothing"},
+		} {
+			f := &fake{status: primaryStatus(), refusal: c.refusal}
+			w := do(New(f, Options{Token: "right"}, zaptest.NewLogger(t)), "POST", "/"+kind, c.body, "Authorization", c.header)
+			if w.Code != c.code || !strings.Contains(w.Body.String(), c.says) {
+				t.Errorf("%s, %s: got %d %s", kind, name, w.Code, w.Body)
+			}
+			if asked := len(f.asked) > 0 && f.asked[0] == kind; asked != (c.code == 202 || c.refusal != nil) {
+				t.Errorf("%s, %s: asked %v", kind, name, f.asked)
+			}
+		}
 	}
 }
 

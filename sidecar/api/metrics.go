@@ -26,6 +26,7 @@ var metricHelp = []struct {
 	{"state", "1 for the state that this member is in.", []string{"state"}},
 	{"holds_lock", "1 if this member holds the lock and its lease is in force.", nil},
 	{"loop_healthy", "1 if the sidecar's loop has run lately.", nil},
+	{"paused", "1 if the cluster is paused (maintenance), as far as this member knows.", nil},
 	{"epoch", "The newest epoch that this member knows.", nil},
 	{"timeline", "PostgreSQL's timeline; missing while unknown.", nil},
 	{"lsn_bytes", "Flush LSN of a primary, received LSN of a standby; missing while unknown.", nil},
@@ -78,6 +79,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	set("holds_lock", one(s.HoldsLock))
 	set("loop_healthy", one(c.source.Healthy()))
+	set("paused", one(s.Config.Pause))
 	set("epoch", float64(s.Self.Epoch))
 	known("timeline", uint64(s.Self.Timeline))
 	known("lsn_bytes", uint64(s.Self.LSN))

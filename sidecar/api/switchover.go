@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -34,13 +35,11 @@ type SwitchoverReply struct {
 const switchoverTimeout = 10 * time.Second
 
 func (h *handler) switchover(w http.ResponseWriter, r *http.Request) {
-	if why := h.unauthorized(r); why != "" {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="howdah"`)
-		refuse(w, http.StatusUnauthorized, why)
+	if h.stopUnauthorized(w, r) {
 		return
 	}
 	var wish SwitchoverRequest
-	if code, err := readBody(w, r, &wish); err != nil {
+	if code, err := readBody(w, r, `{"to":"NAME"} or nothing`, &wish); err != nil {
 		refuse(w, code, err.Error())
 		return
 	}
@@ -64,6 +63,17 @@ func (h *handler) switchover(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// stopUnauthorized refuses a request that may not change anything, and reports whether it did.
+func (h *handler) stopUnauthorized(w http.ResponseWriter, r *http.Request) bool {
+	why := h.unauthorized(r)
+	if why == "" {
+		return false
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="howdah"`)
+	refuse(w, http.StatusUnauthorized, why)
+	return true
+}
+
 // unauthorized returns why the request may not change anything; empty if it may.
 func (h *handler) unauthorized(r *http.Request) string {
 	if h.token == "" {
@@ -82,7 +92,7 @@ func (h *handler) unauthorized(r *http.Request) string {
 }
 
 // readBody reads one JSON object, or nothing at all.
-func readBody(w http.ResponseWriter, r *http.Request, into any) (code int, err error) {
+func readBody(w http.ResponseWriter, r *http.Request, want string, into any) (code int, err error) {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes))
 	d.DisallowUnknownFields()
 	err = d.Decode(into)
@@ -93,7 +103,7 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) (code int, err e
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge, errors.New("the request is too large; want at most 4 KiB")
 	case err != nil:
-		return http.StatusBadRequest, errors.New(`want {"to":"NAME"} or nothing: ` + err.Error())
+		return http.StatusBadRequest, fmt.Errorf("want %s: %w", want, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return http.StatusBadRequest, errors.New("want one JSON object and nothing after it")

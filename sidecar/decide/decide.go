@@ -18,6 +18,7 @@ type decision struct {
 func Decide(o Observation, m Memory) (Plan, Memory) {
 	d := &decision{o: &o, m: m}
 	d.learn()
+	d.takeOrder()
 	d.keepSession()
 	d.fence()
 	if d.m.Reign.Active {
@@ -172,6 +173,7 @@ func (d *decision) subject() {
 	case d.o.State.Initialize.Value.SystemID == "":
 		d.bootstrapping()
 	case d.wrongCluster():
+	case d.obey():
 	case d.judge() == lockDead, d.judge() == lockReleased:
 		d.stand()
 	default:

@@ -13,6 +13,9 @@ const streamPatience = 5 * time.Second
 // follow is the life of a member while another one reigns, or may still do so.
 func (d *decision) follow() {
 	l := d.o.Lock.Leader
+	if d.leftAlone() {
+		return
+	}
 	if l.Member == d.o.Name || l.Member == "" {
 		if d.o.Process.Gone() && d.o.Data.StandbySignal {
 			d.startStandby(Upstream{}, "to be ready while the lock is free")
@@ -24,6 +27,8 @@ func (d *decision) follow() {
 	serves := l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping || l.Phase == schema.PhaseRecovering
 	d.plan.Hurry = l.Phase == schema.PhaseStopping
 	switch {
+	case (d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete) && d.paused():
+		d.say(schema.StateWaiting, "the data directory is %s and the cluster is paused%s: howdah reinit clones it", d.o.Data.State, d.pausedBy())
 	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
 		if serves {
 			d.clone(up, "the data directory is empty")
@@ -47,6 +52,8 @@ func (d *decision) rejoin(up Upstream, serves bool) {
 		d.startStandby(d.m.Following, "a standby is up while the next primary is made")
 	case !serves:
 		d.say(schema.StateWaiting, "waiting for %s to serve", up.Member)
+	case checked && !d.m.Rejoin.Follows && d.paused():
+		d.say(schema.StateWaiting, "its history does not lead to that of %s, and the cluster is paused%s: howdah reinit clones it", up.Member, d.pausedBy())
 	case checked && !d.m.Rejoin.Follows:
 		d.repair(up, epoch)
 	case checked || d.o.Data.StandbySignal:
@@ -95,6 +102,9 @@ func (d *decision) steer(up Upstream, serves bool) {
 // unstick finds out why a standby does not stream or does not come up, once it has been waited for, and stops it
 // where it cannot go on as it is.
 func (d *decision) unstick(up Upstream, waited bool) {
+	if d.paused() {
+		return
+	}
 	epoch := d.o.Lock.Leader.Epoch
 	r := d.m.Rejoin
 	current := r.Checked && r.Epoch == epoch

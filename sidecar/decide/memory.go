@@ -44,6 +44,7 @@ type Memory struct {
 	Rewinds       Rewinds
 	Clone         Cloning
 	Switch        Switch
+	Ordered       Ordered
 	// Following is the upstream that Postgres was last configured for by us.
 	Following Upstream
 	// NotStreaming is since when a running standby has had no WAL receiver.
@@ -140,7 +141,7 @@ type Switch struct {
 	Since schema.Instant
 }
 
-// Step is a step of a switchover.
+// Step is a step of a switchover or of an order.
 type Step string
 
 // The steps, in order.
@@ -149,6 +150,8 @@ const (
 	StepCheckpoint Step = "checkpoint"
 	StepStop       Step = "stop"
 	StepVerify     Step = "verify"
+	StepClone      Step = "clone" // of an order to reinit
+	StepStart      Step = "start" // of an order: Postgres is to come up again
 )
 
 // Retry holds back a kind of action that has failed.

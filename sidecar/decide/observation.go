@@ -29,6 +29,9 @@ type Observation struct {
 	// Peers are the other members, sorted by name.
 	Peers []schema.Peer
 
+	// Order is what an operator ordered this member to do; its zero value where nothing is.
+	Order Order
+
 	// Busy says, by slot, which kind of action is under way; empty where none is.
 	Busy [Slots]Kind
 	// Done are the actions that ended since the last call, in the order in which they ended.

@@ -28,6 +28,7 @@ func (d *decision) serve() {
 	switch {
 	case p.Ending:
 		d.bow()
+	case d.restartPrimary():
 	case p.Gone():
 		d.revive()
 	case p.State == ProcessStopping:
@@ -38,10 +39,10 @@ func (d *decision) serve() {
 		d.setPhase(schema.PhasePromoting) // started as a standby while we reign
 	case sql.State == SQLStarting || d.o.Now.Sub(p.Since) < hungFor:
 		d.say(schema.StateStarting, "postgres does not answer yet")
-		if d.o.Now.Sub(p.Since) > d.o.Config.StartTimeout.D() && d.successor() != "" {
+		if d.o.Now.Sub(p.Since) > d.o.Config.StartTimeout.D() && d.heir() != "" {
 			d.handOver("postgres has not started within start_timeout (" + d.o.Config.StartTimeout.String() + ")")
 		}
-	case sql.Failing != schema.Never && d.o.Now.Sub(sql.Failing) >= hungFor && d.successor() != "":
+	case sql.Failing != schema.Never && d.o.Now.Sub(sql.Failing) >= hungFor && d.heir() != "":
 		d.handOver("postgres has answered no probe for " + d.o.Now.Sub(sql.Failing).Round(time.Second).String())
 	default:
 		d.say(schema.StateUnknown, "postgres leaves probes unanswered")
@@ -84,12 +85,15 @@ func (d *decision) revive() {
 		d.m.HealthyAt = schema.Never
 		d.note(schema.EventCrashed, r.Epoch, "postgres is gone: %s", p.Detail)
 	}
+	if d.leftAlone() {
+		return
+	}
 	d.say(schema.StateCrashed, "postgres is gone: %s", p.Detail)
 	if d.o.Busy[SlotPostgres] != "" || d.stale(StartPrimary) {
 		return // a start is under way, or the data directory has not been looked at since
 	}
 	took := time.Duration(d.o.Data.RedoLSN.Behind(d.m.LSN)) * time.Second / recoveryRate
-	to := d.successor()
+	to := d.heir()
 	if to != "" && d.m.Crashes >= crashesInPlace {
 		d.handOver("postgres has crashed again and again")
 		return
@@ -98,15 +102,24 @@ func (d *decision) revive() {
 		d.handOver("crash recovery is expected to take " + took.Round(time.Second).String())
 		return
 	}
-	if !d.alive() || !d.syncBeforehand() {
-		return
-	}
-	if r.Sync.Recorded.Need > 0 {
-		d.setPhase(schema.PhasePromoting) // routers wait until the commits that were waiting are safe to be seen
-	}
-	if d.do(Action{Kind: StartPrimary, Sync: d.target(), Closed: r.Sync.Recorded.Need > 0, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.Config.StartTimeout.D(), Why: "crash recovery in place"}) {
+	if d.startInPlace("crash recovery in place") {
 		d.m.Crashes++
 	}
+}
+
+// startInPlace starts the Postgres of this reign again. It reports whether that is under way.
+func (d *decision) startInPlace(why string) bool {
+	if d.o.Busy[SlotPostgres] != "" || d.stale(StartPrimary) || !d.alive() || !d.syncBeforehand() {
+		return false
+	}
+	r := d.m.Reign
+	closed := r.Sync.Recorded.Need > 0
+	if closed {
+		d.setPhase(schema.PhasePromoting) // routers wait until the commits that were waiting are safe to be seen
+	}
+	return d.do(Action{
+		Kind: StartPrimary, Sync: d.target(), Closed: closed, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.Config.StartTimeout.D(), Why: why,
+	})
 }
 
 // successor returns the best member that may be promoted; empty if there is none.

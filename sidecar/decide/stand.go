@@ -58,6 +58,9 @@ func (d *decision) stand() {
 		d.say(schema.StateWaiting, "waiting for a primary to clone from")
 		return
 	}
+	if d.leftAlone() {
+		return
+	}
 	if d.o.Process.Gone() && d.o.Data.StandbySignal {
 		d.startStandby(d.m.Following, "to learn how far it is")
 		return
@@ -111,6 +114,8 @@ func (d *decision) mayNotStand() string {
 		return "the outcome of the last attempt is not known"
 	case o.Now.Before(d.m.PromisedUntil):
 		return "it promised the primary not to"
+	case d.paused() && !d.mayStandPaused():
+		return "the cluster is paused" + d.pausedBy()
 	case o.Tags.NoFailover:
 		return "its nofailover tag is set"
 	case d.trusted() && !slices.Contains(l.Members, o.Name):

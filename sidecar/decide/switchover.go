@@ -97,13 +97,11 @@ func (d *decision) step(s Step) { d.m.Switch.Step, d.m.Switch.Since = s, d.o.Now
 // checkpointFirst makes the shutdown checkpoint short, while clients still write.
 func (d *decision) checkpointFirst() {
 	sw := &d.m.Switch
-	for _, out := range d.o.Done {
-		if out.Action.Kind == Checkpoint && out.Action.Why == sw.ID {
-			d.step(StepStop)
-			d.setPhase(schema.PhaseStopping)
-			d.plan.Stopping = true
-			return
-		}
+	if d.checkpointed(sw.ID) {
+		d.step(StepStop)
+		d.setPhase(schema.PhaseStopping)
+		d.plan.Stopping = true
+		return
 	}
 	d.do(Action{Kind: Checkpoint, Timeout: d.o.Config.StopTimeout.D(), Why: sw.ID})
 }

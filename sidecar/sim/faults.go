@@ -28,12 +28,15 @@ const (
 	Switchover     Fault = "switchover"
 	SessionGone    Fault = "session gone"
 	LaunchEnding   Fault = "launcher restart"
+	Restart        Fault = "restart ordered"
+	Reinit         Fault = "reinit ordered"
+	Pause          Fault = "pause"
 )
 
 // AllFaults are all kinds of fault.
 var AllFaults = []Fault{
 	SidecarCrash, SidecarHang, HostFreeze, HostCrash, PostmasterKill, CutFromAll, CutFromConsul, CutOneWay, CutFromMembers, ConsulAway,
-	SlowNetwork, Switchover, SessionGone, LaunchEnding,
+	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause,
 }
 
 // Mutation is a rule of howdah that is broken on purpose.
@@ -181,11 +184,40 @@ func (w *World) break_(k Fault) {
 		if id := w.consul.leader.Session; id != "" && w.consul.up {
 			w.consul.expire(w.consul.sessions[id], w.consul.sessions[id].gen)
 		}
+	case Restart:
+		n.order(schema.OrderRestart)
+	case Reinit:
+		n.order(schema.OrderReinit)
+	case Pause:
+		w.pause(true)
+		w.after(2*length, func() { w.pause(false) })
 	case LaunchEnding:
 		n.pg.ending = true
 		n.host(func() { n.pg.stop(func() {}) })
 		w.after(length, func() { n.pg.ending = false })
 	}
+}
+
+// order gives n an order, as POST /restart and /reinit do: what cannot be is refused.
+func (n *node) order(k schema.OrderKind) {
+	n.sidecar(func() {
+		n.obs.Now = n.clock.now()
+		if n.obs.Order.ID == "" && decide.Unable(&n.obs, n.memory, k) == "" {
+			n.obs.Order = decide.Order{ID: fmt.Sprint("order", n.w.seq), Kind: k}
+			n.wake()
+		}
+	})
+}
+
+// pause writes the cluster's configuration.
+func (w *World) pause(paused bool) {
+	c := w.consul
+	if !c.up || c.paused == paused {
+		return
+	}
+	c.paused = paused
+	w.tell("--- paused: %v", paused)
+	c.change()
 }
 
 // cutOff cuts connections of n, as k says, for a while.
@@ -255,6 +287,7 @@ func (n *node) thaw() {
 func (w *World) healAll() {
 	w.cut = map[[2]string]bool{}
 	w.slow, w.consul.up = false, true
+	w.pause(false)
 	for _, n := range w.nodes {
 		n.thaw()
 		n.unhang(n.gen)

@@ -105,8 +105,8 @@ func (l *ledger) cloned(n, up *node) {
 		l.w.violate("I7", "%s replaces the data of another cluster", n.name)
 	}
 	source := up.pg
-	if source.standby { // then it must have nothing that its primary lacks
-		if h := l.w.node(l.by); h != nil && h.pg.writable() && canFollow(source.timeline, len(source.wal), h.pg) {
+	if source.standby { // then it must have nothing that its primary lacks, which may have stopped since the copying began
+		if h := l.w.node(l.by); h != nil && canFollow(source.timeline, len(source.wal), h.pg) {
 			return
 		}
 	}

@@ -162,6 +162,7 @@ func (n *node) seeState(st schema.ClusterState, asked schema.Instant) {
 	st.Leader.AskedAt = asked
 	n.obs.SeeConsul(st.AnsweredAt, "")
 	n.obs.SeeState(st)
+	n.obs.Config.Pause = st.Config.Value.Pause
 	n.wake()
 }
 
@@ -214,6 +215,9 @@ func (n *node) turn() {
 	}
 	n.obs.Done = nil
 	n.plan, n.memory, n.saved = plan, memory, memory.Record
+	if memory.Ordered.Over && memory.Ordered.ID == n.obs.Order.ID {
+		n.obs.Order = decide.Order{}
+	}
 	for _, e := range plan.Events {
 		n.w.tell("%s: %s (epoch %d) %s", n.name, e.Kind, e.Epoch, e.Detail)
 	}

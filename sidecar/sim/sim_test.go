@@ -82,6 +82,9 @@ func TestNothingIsLost(t *testing.T) {
 		{"consul comes and goes", []Fault{ConsulAway}, 1},
 		{"sessions expire", []Fault{SessionGone}, 1},
 		{"postmasters are killed now and then", []Fault{PostmasterKill}, 0},
+		{"restarts are ordered", []Fault{Restart}, 1},
+		{"restarts, reinits and switchovers are ordered", []Fault{Restart, Reinit, Switchover}, 0},
+		{"postmasters are killed, restarts ordered, while it is paused now and then", []Fault{Pause, Pause, Restart, PostmasterKill}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

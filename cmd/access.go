@@ -1,0 +1,107 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"howdah/cmd/options"
+)
+
+// TokenAccess is how a command finds a cluster that it changes through its members' APIs.
+type TokenAccess struct {
+	ClusterAccess
+	// APITokenFile or APIToken is the token of the members' APIs; at most one.
+	APITokenFile string
+	APIToken     options.Secret
+}
+
+// declareToken declares the token. needed reports whether it must be there.
+func (a *TokenAccess) declareToken(s *options.Set, needed func() bool) {
+	s.String(&a.APITokenFile, "api-token-file", "a file with the token of the members' APIs", options.Placeholder("FILE"))
+	s.Secret(&a.APIToken, "api-token", "the token itself")
+	s.Check(func() []options.Problem {
+		switch {
+		case a.APIToken != "" && a.APITokenFile != "":
+			return []options.Problem{s.Problem("api-token-file", "the token is given by "+options.EnvironmentName("api-token")+" too; give one of them")}
+		case needed() && a.APIToken == "" && a.APITokenFile == "":
+			return []options.Problem{s.Problem("api-token-file", "is required: members change nothing without their token")}
+		}
+		return nil
+	})
+}
+
+// token returns the token; empty where none was given.
+func (a *TokenAccess) token() (options.Secret, error) {
+	if a.APITokenFile == "" {
+		return a.APIToken, nil
+	}
+	token, err := readSecretFile(a.APITokenFile)
+	if err != nil {
+		return "", fmt.Errorf("api-token-file: %w", err)
+	}
+	return token, nil
+}
+
+// tokenView is view with the token.
+func (a *TokenAccess) tokenView() (*view, error) {
+	token, err := a.token()
+	if err != nil {
+		return nil, err
+	}
+	return a.view(token)
+}
+
+// errDeclined is what was not agreed to.
+var errDeclined = errors.New("nothing was done: it wants a yes, or --yes")
+
+// interactive reports a person at the keyboard, who can be asked.
+func (s Stdio) interactive() bool {
+	f, isFile := s.In.(*os.File)
+	return isFile && term.IsTerminal(int(f.Fd()))
+}
+
+// ask returns the line that is answered to a question.
+func (s Stdio) ask(ctx context.Context, question string) (string, error) {
+	fmt.Fprint(s.Out, question)
+	type answer struct {
+		line string
+		err  error
+	}
+	c := make(chan answer, 1) // whoever reads the keyboard cannot be called off; Ctrl-C must not wait for it
+	go func() {
+		line, err := bufio.NewReader(s.In).ReadString('\n')
+		c <- answer{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case a := <-c:
+		if a.err != nil && !errors.Is(a.err, io.EOF) {
+			return "", a.err
+		}
+		return strings.TrimSpace(a.line), nil
+	}
+}
+
+// agree asks a person for a yes. Without a person it is taken for granted where a script may do so: not for what
+// cannot be undone, which wants --yes or a yes on the input.
+func (s Stdio) agree(ctx context.Context, yes, undoable bool, question string) error {
+	if yes || undoable && !s.interactive() {
+		return nil
+	}
+	line, err := s.ask(ctx, question+" [y/N] ")
+	if err != nil {
+		return err
+	}
+	if l := strings.ToLower(line); l != "y" && l != "yes" {
+		return errDeclined
+	}
+	return nil
+}
