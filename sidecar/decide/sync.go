@@ -125,12 +125,12 @@ func (d *decision) keepSync() {
 	case !s.Wanted.Equal(s.Recorded):
 	case s.Closed && !d.waitersArrived():
 		d.say(schema.StatePromoting, "commits that waited for a standby when postgres went away are visible now: clients are kept out until %s have them", s.Recorded)
+	case !s.Closed && !s.Recorded.Equal(s.Applied) && d.settled() && d.have(s.Applied, s.AppliedLSN):
+		s.Wanted = s.Applied // what is sure already is recorded before the set is changed again, which takes time to be sure of
 	case !covers(s.Recorded, target, d.o.Name):
 		s.Wanted = between(s.Recorded, target)
 	case s.Closed || !s.Applied.Equal(target):
 		d.do(Action{Kind: SetSync, Sync: target, Timeout: d.o.lease(), Why: "synchronous: " + target.String()})
-	case !s.Recorded.Equal(target) && d.settled() && d.have(target, s.AppliedLSN):
-		s.Wanted = target
 	}
 }
 
@@ -179,8 +179,8 @@ func (d *decision) have(set schema.SyncSet, lsn schema.LSN) bool {
 func (d *decision) learnSetSync(out Outcome) {
 	s := &d.m.Reign.Sync
 	if out.Result == OK && d.m.Reign.Active {
+		s.Fresh = s.Fresh && s.Applied.Equal(out.Action.Sync) // then only clients were let in
 		s.Applied, s.AppliedAt, s.AppliedLSN, s.Closed = out.Action.Sync, d.o.Now, 0, false
-		s.Fresh = false
 	}
 }
 

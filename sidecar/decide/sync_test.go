@@ -41,6 +41,29 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// What holds already is recorded before the set is changed once more: a set that was inherited with us in it binds us to the last primary.
+func TestRecordsWhatIsSure(t *testing.T) {
+	now := schema.Instant(time.Hour)
+	one, two := schema.SyncSet{Need: 1, Standbys: []string{"pg3"}}, schema.SyncSet{Need: 1, Standbys: []string{"pg1", "pg3"}}
+	for name, c := range map[string]struct {
+		flush schema.LSN
+		want  schema.SyncSet
+	}{"the standby has it": {100, one}, "the standby is behind": {99, two}} {
+		d := &decision{o: &Observation{Name: "pg1", Now: now.Add(time.Second), Config: schema.DefaultClusterConfig(),
+			SQL: SQL{State: SQLOK, At: now.Add(time.Second), LSN: 100, Replicas: []Replica{{"pg2", 100, true}, {"pg3", c.flush, true}}}}}
+		d.o.Config.SynchronousMode = schema.SyncStrict
+		for _, name := range []string{"pg1", "pg2", "pg3"} {
+			d.o.State.Members = append(d.o.State.Members, schema.Doc[schema.Member]{Exists: true, Value: schema.Member{Name: name}})
+		}
+		s := &d.m.Reign.Sync
+		s.Recorded, s.Wanted = two, two
+		s.begun(Action{Kind: Promote, Sync: one}, now)
+		if d.keepSync(); !s.Wanted.Equal(c.want) {
+			t.Errorf("%s: %s", name, s.Wanted)
+		}
+	}
+}
+
 // The standbys of a new primary have a lease's time to connect before the set shrinks to those that have.
 func TestNewPrimaryWaitsForItsStandbys(t *testing.T) {
 	now := schema.Instant(time.Hour)
