@@ -17,8 +17,9 @@ const module = "howdah"
 // decision about the design: write it here and into ARCHITECTURE.md.
 var arrows = map[string][]string{
 	"howdah":     {"cmd"},
-	"howdah/cmd": {"cmd/options", "cmd/statustable", "consul", "consul/boottime", "consul/embedded", "consul/schema", "detector", "router", "sidecar", "sidecar/api", "sidecar/launch", "sidecar/local", "sidecar/postgres"},
+	"howdah/cmd": {"cmd/explain", "cmd/options", "cmd/statustable", "consul", "consul/boottime", "consul/embedded", "consul/schema", "detector", "router", "sidecar", "sidecar/api", "sidecar/launch", "sidecar/local", "sidecar/postgres"},
 
+	"howdah/cmd/explain":     {"consul/schema"},
 	"howdah/cmd/options":     {},
 	"howdah/cmd/statustable": {"consul/schema"},
 

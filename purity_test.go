@@ -19,6 +19,7 @@ import (
 // pure are the packages that decide and do nothing else: the same input gives the same output. Where only
 // some files of a package are pure, they are named.
 var pure = map[string][]string{
+	"howdah/cmd/explain":     nil,
 	"howdah/sidecar/decide":  nil,
 	"howdah/router/route":    nil,
 	"howdah/router/session":  nil,

@@ -74,6 +74,19 @@ func (m *memberAPI) events(ctx context.Context, address string) ([]schema.Event,
 	return events, err
 }
 
+func (m *memberAPI) why(ctx context.Context, address string) (*schema.Account, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var a schema.Account
+	if err := m.call(ctx, http.MethodGet, address, "/why", nil, &a); err != nil {
+		return nil, err
+	}
+	if a.Member == "" {
+		return nil, errors.New("what answers there is not howdah's API")
+	}
+	return &a, nil
+}
+
 func (m *memberAPI) switchover(ctx context.Context, address, to string) (api.SwitchoverReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()

@@ -104,6 +104,13 @@ func (s source) Events(uint64, int) []schema.Event {
 	return s.c.events
 }
 
+func (s source) Why() schema.Account {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return schema.Account{Cluster: "main", Member: s.name, State: s.c.self(s.name).State, Holds: s.name == s.c.primary, Epoch: s.c.epoch,
+		Candidates: []schema.Candidate{{Member: s.name, LSN: 0x3000000, Timeline: 1}}, Events: s.c.events}
+}
+
 func (s source) Switchover(_ context.Context, to string) error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

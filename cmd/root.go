@@ -50,6 +50,7 @@ func commands(stdio Stdio) []entry {
 		{"resume", "end the maintenance", resumeLong, NewResume(stdio)},
 		{"config", "show or change the cluster's configuration", configLong, configGroup{NewConfigShow(stdio)}},
 		{"history", "show who was the primary, and why", historyLong, NewHistory(stdio)},
+		{"why", "say why the primary is who it is, or why a member may not stand", whyLong, NewWhy(stdio)},
 		{"remove", "forget a member that is gone for good", removeLong, NewRemove(stdio)},
 		{"version", "print the version", "", &Version{stdio: stdio}},
 	}

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"crypto/rand"
 	"slices"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -115,6 +114,8 @@ func (l *loop) show(self schema.Status) {
 		return 1
 	})
 	l.s.snapshot.Store(&c)
+	candidates := decide.Candidates(l.obs, l.memory)
+	l.s.candidates.Store(&candidates)
 }
 
 // Status returns what this member knows of the cluster.
@@ -134,46 +135,26 @@ func (s *Sidecar) Healthy() bool {
 	return s.d.Now().Sub(schema.Instant(s.turned.Load())) < s.o.Bootstrap.Lease.D()
 }
 
-// Events returns the steps recorded since the one with number after, oldest first, at most limit.
+// Events returns the steps recorded after the one of that Seq, oldest first: the oldest limit of them, so that who asks
+// again from the last one misses none.
 func (s *Sidecar) Events(after uint64, limit int) []schema.Event { return s.events.since(after, limit) }
+
+// Why returns what this member has to say about why things are as they are.
+func (s *Sidecar) Why() schema.Account {
+	c := s.Status()
+	a := schema.Account{
+		Cluster: c.Cluster, Member: c.Member, At: c.At, State: c.Self.State, Reason: c.Self.Reason, Holds: c.HoldsLock, Epoch: c.Self.Epoch,
+		Candidates: []schema.Candidate{}, Events: s.events.since(0, keptEvents),
+	}
+	if v := s.candidates.Load(); v != nil {
+		a.Candidates = *v
+	}
+	return a
+}
 
 // note records e and logs it.
 func (s *Sidecar) note(e schema.Event) {
 	e.At, e.Wall, e.By = s.d.Now(), time.Now().UTC(), s.o.Name
 	s.events.add(e)
 	s.log.Info("event", zap.String("kind", string(e.Kind)), zap.Uint64("epoch", uint64(e.Epoch)), zap.String("detail", e.Detail))
-}
-
-// journal keeps the last events.
-type journal struct {
-	mu     sync.Mutex
-	first  uint64 // number of events[0], counted from 0
-	events []schema.Event
-}
-
-// keptEvents bounds the journal.
-const keptEvents = 1000
-
-func (j *journal) add(e schema.Event) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.events) == keptEvents {
-		j.events = slices.Delete(j.events, 0, keptEvents/2)
-		j.first += keptEvents / 2
-	}
-	j.events = append(j.events, e)
-}
-
-func (j *journal) since(after uint64, limit int) []schema.Event {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	from := 0
-	if after > j.first {
-		from = min(int(after-j.first), len(j.events))
-	}
-	events := j.events[from:]
-	if limit > 0 && len(events) > limit {
-		events = events[len(events)-limit:]
-	}
-	return slices.Clone(events)
 }

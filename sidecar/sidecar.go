@@ -39,10 +39,12 @@ type Sidecar struct {
 	loop *loop
 
 	instance string
-	events   journal
+	events   *journal
 	snapshot atomic.Pointer[schema.ClusterStatus]
-	running  atomic.Bool  // Run has set the loop up
-	turned   atomic.Int64 // schema.Instant of the last turn of the loop
+	// candidates are how this member judges them all.
+	candidates atomic.Pointer[[]schema.Candidate]
+	running    atomic.Bool  // Run has set the loop up
+	turned     atomic.Int64 // schema.Instant of the last turn of the loop
 }
 
 // New checks o and takes the member's record. It starts nothing.
@@ -64,6 +66,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 	}
 	s := &Sidecar{o: o, d: d, instance: cmp.Or(o.Instance, newID())}
 	s.log = o.Log.With(zap.String("component", "sidecar"), zap.String("member", o.Name))
+	s.events = openJournal(o.DataDir+".events.jsonl", s.log)
 	s.loop = &loop{
 		s: s, log: s.log, record: record, saved: rec, memory: decide.Memory{Record: rec},
 		mail: make(chan func(), 64), wakeProbe: make(chan struct{}, 1), wakeInspect: make(chan struct{}, 1), wakeUpkeep: make(chan struct{}, 1),
@@ -95,6 +98,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { l.watchData(ctx); return nil })
 	g.Go(func() error { l.watchSQL(ctx); return nil })
 	g.Go(func() error { l.keepUp(ctx); return nil })
+	go s.events.write(ctx) // not waited for: its disk may hang
 	err := g.Wait()
 	l.acting.Wait()
 	if errors.Is(err, context.Canceled) {

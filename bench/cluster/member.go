@@ -43,9 +43,8 @@ type Member struct {
 
 // journal is how far the events of a process were read.
 type journal struct {
-	mu         sync.Mutex
-	generation int
-	read       int
+	mu   sync.Mutex
+	read uint64 // Seq of the newest that was read
 }
 
 func (c *Cluster) newMember(ctx context.Context, h *Host) (*Member, error) {
@@ -173,14 +172,13 @@ func (m *Member) KillPostmaster() error {
 func (m *Member) Events(ctx context.Context) ([]schema.Event, error) {
 	m.told.mu.Lock()
 	defer m.told.mu.Unlock()
-	if g := m.sidecar.generation(); g != m.told.generation {
-		m.told.generation, m.told.read = g, 0
-	}
 	var events []schema.Event
-	if err := get(ctx, m.Host, apiPort, "/events?after="+strconv.Itoa(m.told.read), &events); err != nil {
+	if err := get(ctx, m.Host, apiPort, "/events?after="+strconv.FormatUint(m.told.read, 10), &events); err != nil {
 		return nil, err
 	}
-	m.told.read += len(events)
+	if len(events) > 0 {
+		m.told.read = events[len(events)-1].Seq // over restarts of the sidecar too
+	}
 	return events, nil
 }
 

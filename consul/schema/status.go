@@ -38,34 +38,41 @@ type EventKind string
 
 // The kinds of event. A failover reads: lost, judged, elected, promoted, rerouted.
 const (
-	EventLost       EventKind = "lost"        // a router or member noticed that the primary is gone
-	EventJudged     EventKind = "judged"      // a candidate counts the lease as dead
-	EventElected    EventKind = "elected"     // a takeover succeeded
-	EventPromoted   EventKind = "promoted"    // the new primary accepts writes
-	EventRerouted   EventKind = "rerouted"    // a router sends new sessions to the new primary
-	EventDemoted    EventKind = "demoted"     // a primary has stopped accepting writes
-	EventFenced     EventKind = "fenced"      // the launcher killed Postgres at the deadline
-	EventCrashed    EventKind = "crashed"     // the postmaster went away unasked
-	EventRestarted  EventKind = "restarted"   // a crashed primary accepts writes again in the same reign
-	EventReleased   EventKind = "released"    // a planned release
-	EventFollowing  EventKind = "following"   // a standby streams from a (new) primary
-	EventCloned     EventKind = "cloned"      // a clone is complete
-	EventRewound    EventKind = "rewound"     // a rewind onto the primary's history is complete
-	EventInitdb     EventKind = "initialized" // the first initdb is complete
-	EventPromise    EventKind = "promised"    // a lease was extended by promises, without Consul
-	EventConsulAway EventKind = "consul away" // Consul no longer answers
-	EventConsulBack EventKind = "consul back" // Consul answers again
-	EventOrdered    EventKind = "ordered"     // what an operator ordered is done
+	EventLost       EventKind = "lost"          // a router or member noticed that the primary is gone
+	EventJudged     EventKind = "judged"        // a candidate counts the lease as dead
+	EventElected    EventKind = "elected"       // a takeover succeeded
+	EventPromoted   EventKind = "promoted"      // the new primary accepts writes
+	EventRerouted   EventKind = "rerouted"      // a router sends new sessions to the new primary
+	EventDemoted    EventKind = "demoted"       // a primary has stopped accepting writes
+	EventFenced     EventKind = "fenced"        // the launcher killed Postgres at the deadline
+	EventCrashed    EventKind = "crashed"       // the postmaster went away unasked
+	EventRestarted  EventKind = "restarted"     // a crashed primary accepts writes again in the same reign
+	EventReleased   EventKind = "released"      // a planned release
+	EventFollowing  EventKind = "following"     // a standby streams from a (new) primary
+	EventCloned     EventKind = "cloned"        // a clone is complete
+	EventRewound    EventKind = "rewound"       // a rewind onto the primary's history is complete
+	EventInitdb     EventKind = "initialized"   // the first initdb is complete
+	EventPromise    EventKind = "promised"      // a lease was extended by promises, without Consul
+	EventConsulAway EventKind = "consul away"   // Consul no longer answers
+	EventConsulBack EventKind = "consul back"   // Consul answers again
+	EventBarred     EventKind = "may not stand" // nobody reigns, and the recorder does not stand: for this reason
+	EventRecovering EventKind = "recovering"    // a crashed primary is restarted in place instead of handing over
+	EventHandOver   EventKind = "handing over"  // a primary stops to let another one follow
+	EventOrdered    EventKind = "ordered"       // what an operator ordered is done
 	EventActionFail EventKind = "action failed"
 )
 
 // Event is one step, as recorded by whoever took it: GET /events on the APIs.
 type Event struct {
+	// Seq numbers what one member has recorded, from 1 and over restarts of its sidecar; a router leaves it at zero.
+	Seq  uint64    `json:"seq,omitempty"`
 	Kind EventKind `json:"kind"`
-	// At is the recorder's CLOCK_BOOTTIME in nanoseconds: comparable on one machine only.
+	// At is the recorder's CLOCK_BOOTTIME in nanoseconds: comparable on one machine only, and zero if it has booted since.
 	At     Instant   `json:"at"`
 	Wall   time.Time `json:"wall"`
 	By     string    `json:"by"`
 	Epoch  Epoch     `json:"epoch"`
 	Detail string    `json:"detail,omitempty"`
+	// Evidence is what the step rested on, where it is a decision.
+	Evidence *Evidence `json:"evidence,omitempty"`
 }

@@ -23,8 +23,10 @@ import (
 type Source interface {
 	// Status returns what this member knows; it must not wait for I/O.
 	Status() schema.ClusterStatus
-	// Events returns the events after the first `after` ones, oldest first and at most limit of them.
+	// Events returns the oldest limit events after the one of Seq after, oldest first.
 	Events(after uint64, limit int) []schema.Event
+	// Why returns what the member has to say about why things are as they are.
+	Why() schema.Account
 	// Healthy reports whether the loop has run lately.
 	Healthy() bool
 	// Switchover records the wish that to (empty: the best candidate) becomes the primary, and returns once it
@@ -63,6 +65,7 @@ func New(source Source, o Options, log *zap.Logger) http.Handler {
 	}
 	mux.HandleFunc("/status", only(http.MethodGet, h.status))
 	mux.HandleFunc("/events", only(http.MethodGet, h.events))
+	mux.HandleFunc("/why", only(http.MethodGet, h.why))
 	mux.Handle("/metrics", metrics(source))
 	mux.HandleFunc("/switchover", only(http.MethodPost, h.switchover))
 	for _, kind := range []schema.OrderKind{schema.OrderRestart, schema.OrderReinit} {
@@ -90,6 +93,12 @@ func (h *handler) status(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, h.source.Status())
 }
 
+func (h *handler) why(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, h.source.Why())
+}
+
+// events answers, with `after`, with the oldest events after that Seq, so that who asks again from the last one misses
+// none; without it, with the newest. Either way they are in their order, at most `limit` of them.
 func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	after, err := number(r, "after", 0)
 	if err != nil {
@@ -101,7 +110,14 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	events := h.source.Events(after, int(min(limit, maxEvents)))
+	most := int(min(limit, maxEvents))
+	var events []schema.Event
+	if r.URL.Query().Has("after") {
+		events = h.source.Events(after, most)
+	} else {
+		events = h.source.Events(0, maxEvents)
+		events = events[max(0, len(events)-most):]
+	}
 	if events == nil {
 		events = []schema.Event{}
 	}

@@ -35,6 +35,8 @@ func (f *fake) Order(_ context.Context, kind schema.OrderKind) (string, error) {
 	f.asked = append(f.asked, string(kind))
 	return "id1", f.refusal
 }
+func (f *fake) Why() schema.Account { return schema.Account{Member: "a", Events: f.events} }
+
 func (f *fake) Events(after uint64, limit int) []schema.Event {
 	if after >= uint64(len(f.events)) {
 		return nil
@@ -172,6 +174,16 @@ func TestStatusAndEvents(t *testing.T) {
 	var events []schema.Event
 	if err := json.Unmarshal(do(h, "GET", "/events?after=2&limit=2", "").Body.Bytes(), &events); err != nil || len(events) != 2 || events[0].Epoch != 3 {
 		t.Errorf("%v, %+v", err, events)
+	}
+	for query, want := range map[string]schema.Epoch{"limit=2": 4, "after=0&limit=2": 1, "": 1} { // the newest without after, the oldest with it
+		events = nil
+		if err := json.Unmarshal(do(h, "GET", "/events?"+query, "").Body.Bytes(), &events); err != nil || events[0].Epoch != want {
+			t.Errorf("%q: %v, %+v", query, err, events)
+		}
+	}
+	var account schema.Account
+	if err := json.Unmarshal(do(h, "GET", "/why", "").Body.Bytes(), &account); err != nil || account.Member != "a" || len(account.Events) != 5 {
+		t.Errorf("%v, %+v", err, account)
 	}
 }
 

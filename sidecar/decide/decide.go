@@ -100,6 +100,9 @@ func (d *decision) note(k schema.EventKind, e schema.Epoch, format string, args 
 	d.plan.Events = append(d.plan.Events, schema.Event{Kind: k, Epoch: e, Detail: fmt.Sprintf(format, args...)})
 }
 
+// rests adds to the step noted last what it rests on.
+func (d *decision) rests(e *schema.Evidence) { d.plan.Events[len(d.plan.Events)-1].Evidence = e }
+
 // keepSession sees to it that there is a Consul session, so that a candidate need not
 // make one first.
 func (d *decision) keepSession() {

@@ -48,7 +48,7 @@ func (d *decision) learnLock() {
 	s := &d.m.Seen
 	if !s.Known || s.Index != v.Index || s.Exists != v.Exists {
 		*s = Seen{Known: true, Exists: v.Exists, Index: v.Index, At: d.o.Now}
-		d.m.JudgedAt = schema.Never
+		d.m.JudgedAt, d.m.Barred = schema.Never, ""
 	}
 	if d.m.Reign.Active {
 		d.squareReign(v)
@@ -231,6 +231,7 @@ func (d *decision) learnSeize(out Outcome) {
 			if r.RenewedAt == schema.Never { // the watch told of the takeover before the answer did, and it was adopted
 				r.Why = out.Action.Why
 				d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
+				d.rests(out.Action.Evidence)
 			}
 			r.Session, r.Index, r.RenewedAt = l.Session, out.View.Index, out.View.AskedAt
 			r.Deadline = schema.Latest(r.Deadline, deadline)
@@ -245,6 +246,7 @@ func (d *decision) learnSeize(out Outcome) {
 			Sync: Synchronous{Recorded: l.Sync, Wanted: l.Sync}, Lease: l.Lease,
 		})
 		d.note(schema.EventElected, l.Epoch, "%s", out.Action.Why)
+		d.rests(out.Action.Evidence)
 	case Refused, Unclear:
 		d.m.SeizeFailedAt, d.m.ReadAt = d.o.Now, schema.Never
 	}
@@ -261,6 +263,7 @@ func (d *decision) learnRenew(out Outcome) {
 	case OK:
 		r.Epoch, r.Index, r.RenewedAt, r.WrittenPhase = l.Epoch, out.View.Index, out.View.AskedAt, l.Phase
 		r.Written, r.Attempted, r.Sync.Recorded, r.Lease = l.Members, nil, l.Sync, l.Lease
+		r.Promised = false
 		r.Deadline = schema.Latest(r.Deadline, out.View.AskedAt.Add(l.Lease.D()))
 		d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
 		d.m.Record.Reigned = r.Epoch
@@ -291,7 +294,10 @@ func (d *decision) learnPromises(out Outcome) {
 	deadline := out.StartedAt.Add(out.Action.Lease.D())
 	if r.Deadline.Before(deadline) {
 		r.Deadline = deadline
-		d.note(schema.EventPromise, r.Epoch, "by %d members", len(out.Action.Members))
+		if !r.Promised { // the first of many says it all
+			d.note(schema.EventPromise, r.Epoch, "by %d members", len(out.Action.Members))
+		}
+		r.Promised = true
 	}
 }
 

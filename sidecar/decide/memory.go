@@ -45,6 +45,8 @@ type Memory struct {
 	Clone         Cloning
 	Switch        Switch
 	Ordered       Ordered
+	// Barred is what was said last of why we do not stand.
+	Barred string
 	// Following is the upstream that Postgres was last configured for by us.
 	Following Upstream
 	// NotStreaming is since when a running standby has had no WAL receiver.
@@ -114,6 +116,8 @@ type Reign struct {
 	Sync         Synchronous
 	// Lease is that of our newest answered write: what judges who missed every later one count by.
 	Lease schema.Duration
+	// Promised is set while the lease is extended by promises.
+	Promised bool
 	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
 	HandOver string
 }

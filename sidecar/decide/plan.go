@@ -111,6 +111,8 @@ type Action struct {
 	// Index is the ModifyIndex for PutInitialize, PutHistory and DropRequest.
 	Index uint64
 	Why   string
+	// Evidence is what Seize rests on; nothing is done with it but to record it.
+	Evidence *schema.Evidence
 }
 
 // Mark returns the mark to show to the member of that name; Never if there is none.

@@ -198,6 +198,8 @@ func (d *decision) handOver(why string) {
 	r := &d.m.Reign
 	if r.HandOver == "" {
 		r.HandOver = why
+		d.note(schema.EventHandOver, r.Epoch, "%s", why)
+		d.rests(&schema.Evidence{Candidates: d.candidates()})
 	}
 	d.say(schema.StateStopping, "handing over: %s", r.HandOver)
 	if !d.o.Process.Gone() {

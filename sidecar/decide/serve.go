@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"time"
 
 	"howdah/consul/schema"
@@ -104,6 +105,7 @@ func (d *decision) revive() {
 	}
 	if d.startInPlace("crash recovery in place") {
 		d.m.Crashes++
+		d.note(schema.EventRecovering, r.Epoch, "restarting in place: %s", d.whyInPlace(to, took))
 	}
 }
 
@@ -120,6 +122,15 @@ func (d *decision) startInPlace(why string) bool {
 	return d.do(Action{
 		Kind: StartPrimary, Sync: d.target(), Closed: closed, Epoch: r.Epoch, Deadline: r.Deadline, Timeout: d.o.Config.StartTimeout.D(), Why: why,
 	})
+}
+
+// whyInPlace says why a primary that has crashed does not hand over.
+func (d *decision) whyInPlace(to string, took time.Duration) string {
+	if to == "" {
+		return "no standby may be promoted"
+	}
+	return fmt.Sprintf("crash recovery is expected to take %s, no longer than crash_recovery_bound (%s), and loses nothing; %s could have followed",
+		took.Round(10*time.Millisecond), d.o.Config.CrashRecoveryBound, to)
 }
 
 // successor returns the best member that may be promoted; empty if there is none.

@@ -38,6 +38,7 @@ func (d *decision) judge() lockVerdict {
 	if d.m.JudgedAt == schema.Never {
 		d.m.JudgedAt = d.o.Now
 		d.note(schema.EventJudged, v.Leader.Epoch, "the lease of %s was not renewed for %s", v.Leader.Member, d.o.Now.Sub(d.m.Seen.At).Round(time.Millisecond))
+		d.rests(&schema.Evidence{Judgement: d.judgement()})
 	}
 	return lockDead
 }
@@ -66,10 +67,12 @@ func (d *decision) stand() {
 		return
 	}
 	if why := d.mayNotStand(); why != "" {
+		d.barred(why)
 		d.say(d.restingState(), "may not stand: %s", why)
 		return
 	}
 	if wait, who := d.turn(); d.o.Now.Before(wait) {
+		d.barred("it waits for " + who + " to go first")
 		d.say(d.restingState(), "may stand, and waits for %s to go first", who)
 		return
 	}
@@ -258,16 +261,7 @@ func (d *decision) better() []string {
 }
 
 // peerFit reports whether a peer, as far as is known, may be promoted.
-func (d *decision) peerFit(p schema.Peer) bool {
-	s, l := p.Status, d.o.Lock.Leader
-	if !d.m.Reign.Active && !d.trusted() {
-		l = schema.Leader{}
-	}
-	return p.Liveness == schema.LivenessAlive && s.Role == schema.RoleStandby && !s.Tags.NoFailover &&
-		(s.State == schema.StateRunning || s.State == schema.StateStreaming) && s.SystemID == d.m.Record.SystemID &&
-		(l.Timeline == 0 || s.Timeline == l.Timeline) &&
-		max(s.LSN, s.ReplayLSN).Behind(l.FlushLSN) <= d.o.Config.MaximumLagOnFailover
-}
+func (d *decision) peerFit(p schema.Peer) bool { return d.peerBar(p) == "" }
 
 // unsettled reports a seizure of ours that failed in a way not yet explained by a later read.
 func (d *decision) unsettled() bool {
@@ -284,7 +278,7 @@ func (d *decision) seize(phase schema.Phase, why string) {
 		return
 	}
 	d.do(Action{
-		Kind: Seize, At: d.o.Lock, Why: why, Timeout: d.o.lease() / 2,
+		Kind: Seize, At: d.o.Lock, Why: why, Timeout: d.o.lease() / 2, Evidence: d.evidence(),
 		Leader: schema.Leader{
 			Member: d.o.Name, Epoch: d.m.Record.Epoch + 1, Phase: phase, Addresses: d.o.Addresses, Session: d.o.Session,
 			Timeline: d.m.Timeline, NextTimeline: d.unusedTimeline(), FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),
