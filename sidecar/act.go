@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"howdah/consul/schema"
 	"howdah/sidecar/decide"
@@ -150,6 +153,12 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		return x.start(ctx, launch.StartRequest{Role: schema.RolePrimary, Epoch: a.Epoch, Deadline: a.Deadline, Synchronous: x.config.Synchronous()}, settings)
 	case decide.SetSync:
 		return x.setSync(ctx, a)
+	case decide.Reconfigure:
+		s, err := x.settings(decide.Standing{Role: a.Role, From: a.From, Sync: a.Sync})
+		if err != nil {
+			return err
+		}
+		return x.reconfigure(ctx, s)
 	case decide.StartStandby:
 		up, err := upstream(a.From)
 		if err != nil {
@@ -266,11 +275,12 @@ func (x actor) start(ctx context.Context, r launch.StartRequest, s postgres.Sett
 		_, err := x.s.d.Server.Probe(probe)
 		cancel()
 		if err == nil {
+			x.remember(x.s.d.Server.Started(s))
 			return nil
 		}
 		st, serr := x.s.d.Launcher.Status(ctx)
 		if serr == nil && gone(st) {
-			return fmt.Errorf("postgres did not start: %s; its last words: %s", st.ExitDetail, lastWords(st.LastLog))
+			return x.notStarted(st, s)
 		}
 		select {
 		case <-ctx.Done():
@@ -278,6 +288,38 @@ func (x actor) start(ctx context.Context, r launch.StartRequest, s postgres.Sett
 		case <-time.After(fastProbe):
 		}
 	}
+}
+
+// notStarted says why a start failed, and has the next one leave out what is new since the last that worked. One that was
+// stopped meanwhile says nothing about its configuration.
+func (x actor) notStarted(st launch.Status, s postgres.Settings) error {
+	err := fmt.Errorf("postgres did not start: %s; its last words: %s", st.ExitDetail, lastWords(st.LastLog))
+	if st.Process != launch.ProcessCrashed {
+		return err
+	}
+	blamed, berr := x.s.d.Server.NotStarted(s, st.ExitDetail, st.LastLog)
+	x.remember(berr)
+	if len(blamed) > 0 {
+		return fmt.Errorf("%w; the next start leaves out what is new in the configuration: %s", err, strings.Join(blamed, ", "))
+	}
+	return err
+}
+
+// remember logs that something could not be remembered: it costs a fallback and no more.
+func (x actor) remember(err error) {
+	if err != nil {
+		x.s.log.Warn("which configuration works could not be remembered", zap.Error(err))
+	}
+}
+
+// settings are the settings of a running Postgres that stands so.
+func (x actor) settings(st decide.Standing) (postgres.Settings, error) {
+	s := postgres.Settings{Role: st.Role, Config: x.config, SynchronousStandbyNames: st.Sync.Setting()}
+	var err error
+	if st.Role == schema.RoleStandby {
+		s.Upstream, err = upstream(st.From)
+	}
+	return s, err
 }
 
 func (x actor) follow(ctx context.Context, a decide.Action) error {
@@ -290,11 +332,7 @@ func (x actor) follow(ctx context.Context, a decide.Action) error {
 
 // reconfigure writes the configuration and has a running Postgres read it again if it has changed.
 func (x actor) reconfigure(ctx context.Context, s postgres.Settings) error {
-	change, err := x.s.d.Server.Configure(ctx, s)
-	if err != nil || change == postgres.ChangeNone {
-		return err
-	}
-	return x.s.d.Launcher.Reload(ctx)
+	return x.s.d.Server.Apply(ctx, s, x.s.d.Launcher.Reload)
 }
 
 // checkHistory compares what the local WAL holds with the history of the server at a.From.

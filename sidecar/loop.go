@@ -30,7 +30,7 @@ type loop struct {
 
 	mail                   chan func()
 	wakeProbe, wakeInspect chan struct{}
-	wakeUpkeep             chan struct{}
+	wakeUpkeep, wakeFiles  chan struct{}
 
 	saved  decide.Record
 	obs    decide.Observation
@@ -189,6 +189,7 @@ func (l *loop) learn(out decide.Outcome) {
 	}
 	if out.Action.Kind.Slot() == decide.SlotPostgres {
 		wake(l.wakeInspect)
+		wake(l.wakeFiles)
 	}
 }
 

@@ -35,6 +35,9 @@ func (l *loop) seeState(st schema.ClusterState, err error) {
 			l.log.Error("the cluster configuration in consul is not valid, the last valid one stays in force", zap.Error(err))
 			return
 		}
+		if len(l.obs.Config.Changes(c.Value)) > 0 {
+			wake(l.wakeFiles)
+		}
 		l.obs.Config = c.Value
 	}
 }

@@ -64,6 +64,10 @@ type Server interface {
 	SetSynchronousStandbys(names string) error
 	Synchronous(ctx context.Context) (bool, error)
 	AwaitSynchronous(ctx context.Context) error
+	Apply(ctx context.Context, s postgres.Settings, reload func(context.Context) error) error
+	Compare(ctx context.Context, s postgres.Settings, control postgres.ControlData) (postgres.Comparison, error)
+	Started(s postgres.Settings) error
+	NotStarted(s postgres.Settings, why string, log []string) (blamed []string, err error)
 	ReserveTimeline(next schema.Timeline) error
 	Promote(ctx context.Context) error
 	Checkpoint(ctx context.Context) error

@@ -70,6 +70,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 	s.loop = &loop{
 		s: s, log: s.log, record: record, saved: rec, memory: decide.Memory{Record: rec},
 		mail: make(chan func(), 64), wakeProbe: make(chan struct{}, 1), wakeInspect: make(chan struct{}, 1), wakeUpkeep: make(chan struct{}, 1),
+		wakeFiles: make(chan struct{}, 1),
 	}
 	s.loop.obs = decide.Observation{
 		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Session: rec.Session,
@@ -97,6 +98,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { l.watchLauncher(ctx); return nil })
 	g.Go(func() error { l.watchData(ctx); return nil })
 	g.Go(func() error { l.watchSQL(ctx); return nil })
+	g.Go(func() error { l.watchFiles(ctx); return nil })
 	g.Go(func() error { l.keepUp(ctx); return nil })
 	go s.events.write(ctx) // not waited for: its disk may hang
 	err := g.Wait()

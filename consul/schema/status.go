@@ -60,6 +60,8 @@ const (
 	EventHandOver   EventKind = "handing over"  // a primary stops to let another one follow
 	EventOrdered    EventKind = "ordered"       // what an operator ordered is done
 	EventActionFail EventKind = "action failed"
+	EventConfigured EventKind = "configured" // Postgres has read a changed configuration
+	EventRefused    EventKind = "refused"    // Postgres does not take a part of the cluster's configuration
 )
 
 // Event is one step, as recorded by whoever took it: GET /events on the APIs.

@@ -82,12 +82,13 @@ func (d *decision) steer(up Upstream, serves bool) {
 	if serves && d.m.Following != up {
 		d.do(Action{Kind: Follow, From: up, Why: "the primary is " + up.Member})
 	}
+	d.keepConfigured()
 	if sql.Streaming {
 		if d.m.NotStreaming != schema.Never {
 			d.note(schema.EventFollowing, d.o.Lock.Leader.Epoch, "streaming from %s", up.Member)
 		}
 		d.m.NotStreaming = schema.Never
-		d.say(schema.StateStreaming, "")
+		d.say(schema.StateStreaming, "%s", d.m.Refused)
 		return
 	}
 	if d.m.NotStreaming == schema.Never {

@@ -71,6 +71,8 @@ type Memory struct {
 	StopAt schema.Instant
 	// LaunchLost is since when the launcher has not answered.
 	LaunchLost schema.Instant
+	// Refused is what Postgres refused of the cluster's configuration, as it was last noted.
+	Refused string
 	// ConsulLost says that we have said so.
 	ConsulLost bool
 }

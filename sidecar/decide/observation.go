@@ -26,6 +26,7 @@ type Observation struct {
 	Data    Data
 	Process Process
 	SQL     SQL
+	Files   Files
 	// Peers are the other members, sorted by name.
 	Peers []schema.Peer
 

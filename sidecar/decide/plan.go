@@ -53,6 +53,7 @@ const (
 	CheckHistory Kind = "check history"
 	Promote      Kind = "promote"
 	SetSync      Kind = "set synchronous standbys"
+	Reconfigure  Kind = "reconfigure" // write the configuration again and have a running Postgres read it
 	Checkpoint   Kind = "checkpoint"
 	StopFast     Kind = "stop fast" // a clean stop: every standby has every byte, or it takes too long
 
@@ -69,7 +70,7 @@ var slots = map[Kind]Slot{
 	OpenSession: SlotSession, RenewSession: SlotSession,
 	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
 	Initdb: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
-	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, SetSync: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
+	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, SetSync: SlotPostgres, Reconfigure: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
 	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises, AskReports: SlotPromises,
 }
 
@@ -94,6 +95,8 @@ type Action struct {
 	// Sync is what PostgreSQL is to go by from here on; Closed keeps clients out.
 	Sync   schema.SyncSet
 	Closed bool
+	// Role is what Reconfigure writes the configuration of.
+	Role schema.Role
 	// Timeline is the one that Promote begins.
 	Timeline schema.Timeline
 	From     Upstream

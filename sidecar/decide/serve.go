@@ -64,7 +64,8 @@ func (d *decision) thrive() {
 	}
 	d.keepSync()
 	d.consider()
-	d.say(schema.StateRunning, "")
+	d.keepConfigured()
+	d.say(schema.StateRunning, "%s", d.m.Refused)
 }
 
 // bow lets the lock go while howdah launch ends: it stops Postgres cleanly, so that nothing is lost,

@@ -108,23 +108,8 @@ func (p *Postgres) writeConfig(ctx context.Context, dir string, s Settings) (w w
 			return w, err
 		}
 	}
-	all, refused, err := p.o.settings(s, f)
-	if err != nil {
-		return w, err
-	}
-	for _, name := range refused {
-		why, _ := ruled(name)
-		p.log.Warn("parameter of the cluster's configuration is left out", zap.String("parameter", name), zap.String("why", why))
-	}
-	conf, err := renderSettings(all)
-	if err != nil {
-		return w, err
-	}
-	lines := s.Config.HBA
-	if s.Closed {
-		lines = nil
-	}
-	hba, err := renderHBA(lines)
+	s.Config, _ = p.readProven().effective(s.Config)
+	conf, hba, err := p.texts(s, f)
 	if err != nil {
 		return w, err
 	}
@@ -158,6 +143,72 @@ func (p *Postgres) writeConfig(ctx context.Context, dir string, s Settings) (w w
 		}
 	}
 	return w, nil
+}
+
+// texts are the texts of howdah.conf and pg_hba.conf.
+func (p *Postgres) texts(s Settings, f facts) (conf, hba string, err error) {
+	all, refused, err := p.o.settings(s, f)
+	if err != nil {
+		return "", "", err
+	}
+	for _, name := range refused {
+		why, _ := ruled(name)
+		p.log.Debug("parameter of the cluster's configuration is left out", zap.String("parameter", name), zap.String("why", why))
+	}
+	if conf, err = renderSettings(all); err != nil {
+		return "", "", err
+	}
+	lines := s.Config.HBA
+	if s.Closed {
+		lines = nil
+	}
+	hba, err = renderHBA(lines)
+	return conf, hba, err
+}
+
+// render is what the files of a configured server in dir hold, by path.
+func (p *Postgres) render(dir string, s Settings, control ControlData) (map[string]string, error) {
+	f := facts{control: control}
+	var err error
+	if f.major, err = readMajor(dir); err != nil {
+		return nil, err
+	}
+	conf, hba, err := p.texts(s, f)
+	if err != nil {
+		return nil, err
+	}
+	main, err := os.ReadFile(filepath.Join(dir, "postgresql.conf"))
+	if err != nil {
+		return nil, err
+	}
+	auto, err := readOrEmpty(filepath.Join(dir, autoConfName))
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{
+		filepath.Join(dir, confName): conf, filepath.Join(dir, "pg_hba.conf"): hba,
+		filepath.Join(dir, "postgresql.conf"): includeLast(string(main)), p.passfile(): p.passText(),
+	}
+	if rest, removed := withoutRuled(auto); len(removed) > 0 {
+		files[filepath.Join(dir, autoConfName)] = rest
+	}
+	return files, nil
+}
+
+// sameFile reports whether a file holds text, and when it was changed last.
+func sameFile(path, text string) (same bool, at time.Time, err error) {
+	b, err := readOrEmpty(path)
+	if err != nil {
+		return false, at, err
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, at, nil
+	}
+	if err != nil {
+		return false, at, err
+	}
+	return b == text, info.ModTime(), nil
 }
 
 // put writes one file that a reload reads.
@@ -209,9 +260,12 @@ func (p *Postgres) cleanAutoConf(dir string, w *written) error {
 
 // writePassfile writes D.pgpass. Any host and port, because the primary changes.
 func (p *Postgres) writePassfile() error {
-	line := strings.Join([]string{"*", "*", "*", ReplicationRole, quotePassfile(p.o.Secrets.Replication)}, ":") + "\n"
-	_, err := writeFile(p.passfile(), []byte(line), 0o600)
+	_, err := writeFile(p.passfile(), []byte(p.passText()), 0o600)
 	return err
+}
+
+func (p *Postgres) passText() string {
+	return strings.Join([]string{"*", "*", "*", ReplicationRole, quotePassfile(p.o.Secrets.Replication)}, ":") + "\n"
 }
 
 func (p *Postgres) passfile() string { return p.o.DataDir + ".pgpass" }

@@ -90,6 +90,8 @@ type Postgres struct {
 	// working is held by Initdb, Clone, Rewind and FinishSwap.
 	working sync.Mutex
 	cloning atomic.Bool
+
+	provenLock sync.Mutex // held while the file of what is proven changes
 }
 
 // New checks o and returns a Postgres. It touches no file and opens no connection.

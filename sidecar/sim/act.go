@@ -173,7 +173,10 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		})
 	}
 	up := n.w.node(a.From.Member)
+	n.configures(a.Kind)
 	switch a.Kind {
+	case decide.Reconfigure:
+		n.reconfigure(a, report)
 	case decide.Initdb:
 		n.w.after(n.w.between(300*time.Millisecond, 2*time.Second), func() {
 			n.host(func() {

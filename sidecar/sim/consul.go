@@ -22,6 +22,7 @@ type consul struct {
 	request    schema.Doc[schema.Request]
 	paused     bool // of the cluster's configuration: all of it that changes
 	members    []schema.Doc[schema.Member]
+	config     uint64 // ModifyIndex of the cluster's configuration
 }
 
 type session struct {
@@ -149,6 +150,7 @@ func (c *consul) putMember(m schema.Member) {
 // state is one answer of the watch.
 func (c *consul) state() schema.ClusterState {
 	return schema.ClusterState{
-		Index: c.index, Leader: c.read(), Initialize: c.initialize, History: c.history, Request: c.request, Config: schema.Doc[schema.ClusterConfig]{Exists: true, Value: schema.ClusterConfig{Pause: c.paused}}, Members: slices.Clone(c.members),
+		Index: c.index, Leader: c.read(), Initialize: c.initialize, History: c.history, Request: c.request, Members: slices.Clone(c.members),
+		Config: schema.Doc[schema.ClusterConfig]{Exists: true, Index: c.config, Value: schema.ClusterConfig{Pause: c.paused}},
 	}
 }

@@ -31,12 +31,13 @@ const (
 	Restart        Fault = "restart ordered"
 	Reinit         Fault = "reinit ordered"
 	Pause          Fault = "pause"
+	ConfigChange   Fault = "configuration changed"
 )
 
 // AllFaults are all kinds of fault.
 var AllFaults = []Fault{
 	SidecarCrash, SidecarHang, HostFreeze, HostCrash, PostmasterKill, CutFromAll, CutFromConsul, CutOneWay, CutFromMembers, ConsulAway,
-	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause,
+	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, ConfigChange,
 }
 
 // Mutation is a rule of howdah that is broken on purpose.
@@ -191,6 +192,10 @@ func (w *World) break_(k Fault) {
 	case Pause:
 		w.pause(true)
 		w.after(2*length, func() { w.pause(false) })
+	case ConfigChange:
+		if w.consul.up {
+			w.consul.config = w.consul.change()
+		}
 	case LaunchEnding:
 		n.pg.ending = true
 		n.host(func() { n.pg.stop(func() {}) })

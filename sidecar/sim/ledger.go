@@ -153,6 +153,9 @@ func (l *ledger) whole() *postgres {
 	}
 	for _, n := range l.w.nodes {
 		p := n.pg
+		if p.config != l.w.consul.config {
+			l.w.violate("liveness", "%s has not read the newest configuration at the end: %s: %s", n.name, n.plan.State, n.plan.Reason)
+		}
 		if p == primary {
 			continue
 		}

@@ -177,6 +177,7 @@ func (n *node) inspect() {
 	}
 	n.obs.Process = proc
 	n.obs.Data = p.data(now)
+	defer n.compareFiles(now)
 	switch {
 	case !p.running():
 		n.obs.SQL = decide.SQL{State: decide.SQLUnknown, At: now}

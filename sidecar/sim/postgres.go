@@ -48,6 +48,7 @@ type postgres struct {
 	starting   bool
 	inRecovery bool
 	upstream   string
+	config     uint64 // the ModifyIndex of the configuration that it runs with
 	streaming  bool
 	heard      moment // last message of the upstream
 	ending     bool

@@ -81,6 +81,7 @@ func TestNothingIsLost(t *testing.T) {
 		{"launchers restarted in order", []Fault{LaunchEnding}, 0},
 		{"consul comes and goes", []Fault{ConsulAway}, 1},
 		{"sessions expire", []Fault{SessionGone}, 1},
+		{"the configuration changes", []Fault{ConfigChange}, 1},
 		{"postmasters are killed now and then", []Fault{PostmasterKill}, 0},
 		{"restarts are ordered", []Fault{Restart}, 1},
 		{"restarts, reinits and switchovers are ordered", []Fault{Restart, Reinit, Switchover}, 0},
