@@ -19,8 +19,8 @@ import (
 )
 
 const configLong = `Shows the configuration that holds for the whole cluster, as YAML. It lives in Consul. howdah's own settings hold from
-the moment they are written; parameters and hba reach a member's PostgreSQL when it is next configured, which is when it
-starts or follows another primary.`
+the moment they are written; parameters and hba reach every running PostgreSQL within seconds, by a reload. What only a
+restart heeds, howdah status shows. What PostgreSQL refuses stays as it was, and the member's status says so.`
 
 // ConsulAccess is how a command that speaks to Consul alone finds a cluster.
 type ConsulAccess struct {
@@ -254,7 +254,7 @@ func changeConfig(ctx context.Context, stdio Stdio, client *consul.Client, state
 	for _, line := range changes {
 		fmt.Fprintln(stdio.Out, printable(line))
 	}
-	_, err = fmt.Fprintln(stdio.Out, "written; parameters and hba reach each member's PostgreSQL when it next starts or follows another primary")
+	_, err = fmt.Fprintln(stdio.Out, "written; parameters and hba reach every running PostgreSQL within seconds: howdah status shows what waits for a restart, and what PostgreSQL refuses")
 	return err
 }
 

@@ -32,7 +32,7 @@ func (p *Postgres) Apply(ctx context.Context, s Settings, reload func(context.Co
 			if change == ChangeNone {
 				return nil
 			}
-			return reload(ctx)
+			return p.reloaded(ctx, reload)
 		}
 		refused, waiting, err := p.judge(ctx, s)
 		if err != nil {
@@ -41,7 +41,7 @@ func (p *Postgres) Apply(ctx context.Context, s Settings, reload func(context.Co
 			return reload(ctx)
 		}
 		if !refused {
-			if err := reload(ctx); err != nil {
+			if err := p.reloaded(ctx, reload); err != nil {
 				return err
 			}
 			return p.changeProven(func(v *proven) { v.works(s.Config, waiting) })
@@ -49,6 +49,31 @@ func (p *Postgres) Apply(ctx context.Context, s Settings, reload func(context.Co
 	}
 	return errors.New("PostgreSQL refuses the configuration files again and again; see pg_file_settings and pg_hba_file_rules")
 }
+
+// reloaded has the server read its files, and waits until it has: the signal arrives when it arrives. A server that
+// does not say so in time has been told all the same.
+func (p *Postgres) reloaded(ctx context.Context, reload func(context.Context) error) error {
+	ask, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var before time.Time
+	err := p.duties.do(ask, func(c *pgx.Conn) error { return c.QueryRow(ask, "SELECT clock_timestamp()").Scan(&before) })
+	if rerr := reload(ctx); rerr != nil || err != nil {
+		return rerr
+	}
+	for {
+		if answer, err := p.askChange(ask, nil); err != nil || answer.loadedAt.After(before) {
+			return nil
+		}
+		select {
+		case <-ask.Done():
+			return nil
+		case <-time.After(reloadPoll):
+		}
+	}
+}
+
+// reloadPoll is how often a server is asked whether it has read its files.
+const reloadPoll = 10 * time.Millisecond
 
 // judge asks PostgreSQL what it thinks of the files as they are on disk (pg_file_settings and pg_hba_file_rules read them
 // anew), and remembers what it refuses. waiting are the settings that it takes at the next start.

@@ -217,7 +217,14 @@ func raiseToPrimary(own map[string]string, c ControlData) {
 }
 
 // quoteListItem quotes an item of a setting that is a list (SplitDirectoriesString).
-func quoteListItem(v string) string { return `"` + strings.ReplaceAll(v, `"`, `""`) + `"` }
+// One that needs no quotes gets none: howdah launch gives the same directory on the command line, and a setting
+// that is written otherwise there would wait for a restart for ever.
+func quoteListItem(v string) string {
+	if !strings.ContainsAny(v, `,"`) && strings.TrimSpace(v) == v {
+		return v
+	}
+	return `"` + strings.ReplaceAll(v, `"`, `""`) + `"`
+}
 
 // conninfo is primary_conninfo. The password stands in the passfile, because whoever may read
 // settings may read this one. A broken connection is noticed within 5 s even if no packet comes back.

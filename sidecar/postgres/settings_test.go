@@ -41,7 +41,7 @@ func TestSettingsOfAStandby(t *testing.T) {
 	for name, want := range map[string]string{
 		"port": "5433", "listen_addresses": "127.0.0.1", "cluster_name": "node-1", "wal_level": "replica", "hot_standby": "on",
 		"restart_after_crash": "off", "recovery_target_timeline": "latest", "primary_slot_name": "howdah_node_1",
-		"hba_file": "/data/pg/pg_hba.conf", "unix_socket_directories": `"/run/it's"`, "synchronous_standby_names": "",
+		"hba_file": "/data/pg/pg_hba.conf", "unix_socket_directories": `/run/it's`, "synchronous_standby_names": "",
 		"wal_retrieve_retry_interval": "500ms", "hot_standby_feedback": "off",
 	} {
 		if got[name] != want {
