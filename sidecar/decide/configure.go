@@ -39,7 +39,7 @@ type Files struct {
 func Configured(o *Observation, m Memory) (Standing, bool) {
 	d := &decision{o: o, m: m}
 	sql, r, l := o.SQL, m.Reign, o.Lock.Leader
-	if o.Process.State != ProcessRunning || o.Process.Ending || !sql.Answers() {
+	if o.Process.State != ProcessRunning || o.Process.Ending || !sql.Answers() || d.ordering() {
 		return Standing{}, false
 	}
 	if r.Active {
@@ -64,6 +64,13 @@ func (d *decision) keepConfigured() {
 	d.learnRefused(f.Refused)
 	if f.Differ {
 		d.do(Action{Kind: Reconfigure, Role: s.Role, From: s.From, Sync: s.Sync, Timeout: reconfigureBound, Why: "its configuration is not what it should be"})
+	}
+}
+
+// learnReconfigure notes that Postgres has read a changed configuration.
+func (d *decision) learnReconfigure(out Outcome) {
+	if out.Result == OK {
+		d.note(schema.EventConfigured, d.m.Record.Epoch, "the configuration was written and read again")
 	}
 }
 

@@ -47,6 +47,9 @@ func TestReconfigure(t *testing.T) {
 		{"we are being promoted", true, func(o *Observation, m *Memory) { m.Reign.Phase = schema.PhasePromoting }, false},
 		{"we hand over", true, func(_ *Observation, m *Memory) { m.Reign.HandOver = "because" }, false},
 		{"the launcher ends", true, func(o *Observation, _ *Memory) { o.Process.Ending = true }, false},
+		{"an order is being carried out", false, func(o *Observation, m *Memory) {
+			o.Order, m.Ordered = Order{ID: "1", Kind: schema.OrderRestart}, Ordered{ID: "1", Kind: schema.OrderRestart, Step: StepStop, Since: t0}
+		}, false},
 		{"the lease has run out", true, func(_ *Observation, m *Memory) { m.Reign.Deadline = t0 }, false},
 		{"the synchronous set is on its way to consul", true, func(_ *Observation, m *Memory) {
 			m.Reign.Sync.Wanted = schema.SyncSet{Need: 1, Standbys: []string{"pg1"}}

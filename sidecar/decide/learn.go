@@ -179,9 +179,7 @@ func (d *decision) learnOutcome(out Outcome) {
 			d.m.Following, d.m.NotStreaming = out.Action.From, schema.Never
 		}
 	case Reconfigure:
-		if out.Result == OK {
-			d.note(schema.EventConfigured, d.m.Record.Epoch, "the configuration was written and read again")
-		}
+		d.learnReconfigure(out)
 	case PutHistory:
 		d.m.Reign.Noted = d.m.Reign.Noted || out.Result == OK && out.Action.Reign.Epoch == d.m.Reign.Epoch
 	case RenewSession:
