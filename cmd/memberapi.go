@@ -107,6 +107,14 @@ func (m *memberAPI) order(ctx context.Context, address string, kind schema.Order
 	return reply, err
 }
 
+func (m *memberAPI) reinitPlan(ctx context.Context, address string) (schema.ReinitPlan, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	var plan schema.ReinitPlan
+	err := m.call(ctx, http.MethodGet, address, "/reinit", nil, &plan)
+	return plan, err
+}
+
 // refused is an answer that says no: nothing was recorded.
 type refused struct {
 	code int

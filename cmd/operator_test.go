@@ -42,6 +42,7 @@ type cluster struct {
 	orders  map[string]*schema.OrderStatus
 	pending map[string][]string
 	config  schema.ClusterConfig
+	plan    schema.ReinitPlan
 	// obeyed is called when an order of a member is carried out.
 	obeyed func(c *cluster, name string)
 }
@@ -127,6 +128,12 @@ func (s source) Order(_ context.Context, kind schema.OrderKind) (string, error) 
 	s.c.ordered = append(s.c.ordered, string(kind)+" "+s.name)
 	s.c.orders[s.name] = &schema.OrderStatus{ID: "order" + s.name, Kind: kind, Step: "stop"}
 	return s.c.orders[s.name].ID, s.c.refusal
+}
+
+func (s source) ReinitPlan(context.Context) (schema.ReinitPlan, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.c.plan, nil
 }
 
 func testContext(t *testing.T) context.Context {

@@ -46,6 +46,7 @@ func commands(stdio Stdio) []entry {
 		{"status", "show the cluster", statusLong, NewStatus(stdio)},
 		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
 		{"restart", "restart Postgres, one member after the other", restartLong, NewRestart(stdio)},
+		{"reinit", "clone a member's data directory anew", reinitLong, NewReinit(stdio)},
 		{"pause", "put the cluster into maintenance", pauseLong, NewPause(stdio)},
 		{"resume", "end the maintenance", resumeLong, NewResume(stdio)},
 		{"config", "show or change the cluster's configuration", configLong, configGroup{NewConfigShow(stdio)}},

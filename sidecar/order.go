@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 
 	"howdah/consul/schema"
 	"howdah/sidecar/decide"
@@ -32,6 +34,41 @@ func (s *Sidecar) Order(ctx context.Context, kind schema.OrderKind) (string, err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+// ReinitPlan says what a reinit of this member would throw away.
+func (s *Sidecar) ReinitPlan(ctx context.Context) (schema.ReinitPlan, error) {
+	plan := schema.ReinitPlan{DataDir: s.o.DataDir}
+	if !s.running.Load() {
+		return plan, errors.New("the sidecar is still starting")
+	}
+	c := make(chan struct{})
+	if !s.loop.post(func() {
+		l := s.loop
+		l.obs.Now = s.d.Now()
+		plan.From, plan.Refusal = l.obs.Lock.Leader.Member, decide.Unable(&l.obs, l.memory, schema.OrderReinit)
+		close(c)
+	}) {
+		return plan, context.Canceled
+	}
+	select {
+	case <-c:
+	case <-ctx.Done():
+		return schema.ReinitPlan{}, ctx.Err()
+	}
+	err := filepath.WalkDir(s.o.DataDir, func(_ string, e fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil || e.IsDir() {
+			return nil // a file that has just gone does not matter to a sum that people read
+		}
+		if info, err := e.Info(); err == nil {
+			plan.Bytes += info.Size()
+		}
+		return nil
+	})
+	return plan, err
 }
 
 // order takes an order, one at a time.

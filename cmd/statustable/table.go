@@ -142,9 +142,9 @@ func (r Row) lag() string {
 		return "-"
 	}
 	if r.ReplayLagBytes > r.LagBytes {
-		return bytes(r.LagBytes) + ", replay " + bytes(r.ReplayLagBytes)
+		return Bytes(r.LagBytes) + ", replay " + Bytes(r.ReplayLagBytes)
 	}
-	return bytes(r.LagBytes)
+	return Bytes(r.LagBytes)
 }
 
 func (r Row) lease() string {
@@ -188,7 +188,8 @@ func oneLine(s string) string {
 	}, s)
 }
 
-func bytes(n int64) string {
+// Bytes is a size as people read it: 16.0 MB.
+func Bytes(n int64) string {
 	units := []string{"B", "kB", "MB", "GB", "TB"}
 	value, unit := float64(n), 0
 	for value >= 1024 && unit < len(units)-1 {

@@ -35,6 +35,8 @@ type Source interface {
 	// Order has this member do something with its own Postgres and returns the order's ID once that is begun; Status
 	// tells how it ends. An error is a refusal, as above.
 	Order(ctx context.Context, kind schema.OrderKind) (string, error)
+	// ReinitPlan says what a reinit would throw away.
+	ReinitPlan(ctx context.Context) (schema.ReinitPlan, error)
 }
 
 // Options are the settings of the API.
@@ -68,9 +70,8 @@ func New(source Source, o Options, log *zap.Logger) http.Handler {
 	mux.HandleFunc("/why", only(http.MethodGet, h.why))
 	mux.Handle("/metrics", metrics(source))
 	mux.HandleFunc("/switchover", only(http.MethodPost, h.switchover))
-	for _, kind := range []schema.OrderKind{schema.OrderRestart, schema.OrderReinit} {
-		mux.HandleFunc("/"+string(kind), only(http.MethodPost, h.order(kind)))
-	}
+	mux.HandleFunc("/restart", only(http.MethodPost, h.order(schema.OrderRestart)))
+	mux.HandleFunc("/reinit", h.reinit)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "there is nothing at "+strconv.Quote(r.URL.Path)+"; try /status")
 	})

@@ -37,6 +37,9 @@ func (f *fake) Order(_ context.Context, kind schema.OrderKind) (string, error) {
 }
 func (f *fake) Why() schema.Account { return schema.Account{Member: "a", Events: f.events} }
 
+func (f *fake) ReinitPlan(context.Context) (schema.ReinitPlan, error) {
+	return schema.ReinitPlan{DataDir: "/data", Bytes: 5, From: "a"}, f.refusal
+}
 func (f *fake) Events(after uint64, limit int) []schema.Event {
 	if after >= uint64(len(f.events)) {
 		return nil
@@ -254,6 +257,18 @@ func TestOrders(t *testing.T) {
 				t.Errorf("%s, %s: asked %v", kind, name, f.asked)
 			}
 		}
+	}
+}
+
+func TestReinitPlan(t *testing.T) {
+	f := &fake{status: standbyStatus()}
+	h := New(f, Options{}, zaptest.NewLogger(t))
+	if w := do(h, "GET", "/reinit", ""); w.Code != 200 || w.Body.String() != `{"data_dir":"/data","bytes":5,"from":"a"}`+"\n" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	f.refusal = errors.New("starting")
+	if w := do(h, "GET", "/reinit", ""); w.Code != 503 {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

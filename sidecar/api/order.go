@@ -16,6 +16,22 @@ type OrderReply struct {
 	ID string `json:"id"`
 }
 
+// reinit orders a reinit (POST), or says what one would throw away (GET).
+func (h *handler) reinit(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet {
+		only(http.MethodPost, h.order(schema.OrderReinit))(w, r)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), switchoverTimeout)
+	defer cancel()
+	plan, err := h.source.ReinitPlan(ctx)
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, "what is in the data directory cannot be told: "+err.Error())
+		return
+	}
+	answer(w, http.StatusOK, plan)
+}
+
 // order has the member do something with its own Postgres.
 func (h *handler) order(kind schema.OrderKind) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -2,8 +2,11 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -181,6 +184,21 @@ func TestMaintenance(t *testing.T) {
 	if look.Primary() != primary || look.Epoch() != epoch {
 		t.Errorf("%s in epoch %d", look.Primary().Name, look.Epoch())
 	}
+	var other *Member
+	for _, m := range r.Members() {
+		if m != primary {
+			other = m
+		}
+	}
+	must(t, os.WriteFile(filepath.Join(other.DataDir, "of old"), nil, 0o644))
+	r.does(t, append([]string{"reinit", other.Name, "--yes"}, r.token()...)...)
+	if _, err := os.Stat(filepath.Join(other.DataDir, "of old")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s has its old data directory still: %v", other.Name, err)
+	}
+	if _, err := r.howdah(t, append([]string{"reinit", primary.Name, "--yes"}, r.token()...)...); err == nil {
+		t.Error("the primary's data were thrown away")
+	}
+	r.await(t, "a whole cluster after the reinit", Look.Healthy)
 	acked := stop()
 	r.has(t, acked)
 
