@@ -25,7 +25,7 @@ func TestWhy(t *testing.T) {
 		epoch  int
 		want   []string
 	}{
-		{"", 0, []string{"pg1 is the primary of main in epoch 3", "It took the lock because the first", "pg2 could: it has WAL up to 0/3000000",
+		{"", 0, []string{"pg1 is the primary of main in epoch 3", "It took the lock: the first", "pg2 could: it has WAL up to 0/3000000",
 			"Consul, because of --api", "pg3: "}},
 		{"pg2", 0, []string{"pg2 is streaming.", "pg2 could", "What it has recorded:"}},
 		{"pg9", 0, []string{"no member pg9"}},

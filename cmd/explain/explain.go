@@ -211,7 +211,7 @@ func (a *answer) election() {
 	if ev := e.Evidence; ev != nil && ev.Judgement != nil {
 		a.judgement(*ev.Judgement)
 	} else {
-		a.tell("It took the lock because %s.", strings.ReplaceAll(e.Detail, " to us", " to it"))
+		a.tell("It took the lock: %s.", strings.ReplaceAll(e.Detail, " to us", " to it"))
 	}
 	if e.Evidence != nil {
 		a.candidates(by, e.Evidence.Candidates)

@@ -278,7 +278,7 @@ func (d *decision) seize(phase schema.Phase, why string) {
 		return
 	}
 	d.do(Action{
-		Kind: Seize, At: d.o.Lock, Why: why, Timeout: d.o.lease() / 2, Evidence: d.evidence(),
+		Kind: Seize, At: d.o.Lock, Why: why, Timeout: d.o.lease() / 2, Evidence: d.evidence(phase),
 		Leader: schema.Leader{
 			Member: d.o.Name, Epoch: d.m.Record.Epoch + 1, Phase: phase, Addresses: d.o.Addresses, Session: d.o.Session,
 			Timeline: d.m.Timeline, NextTimeline: d.unusedTimeline(), FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),

@@ -42,8 +42,11 @@ func (d *decision) bar() string {
 	return d.mayNotStand()
 }
 
-// evidence is what a seizure rests on.
-func (d *decision) evidence() *schema.Evidence {
+// evidence is what a seizure rests on; nothing where there is nobody yet to choose from.
+func (d *decision) evidence(phase schema.Phase) *schema.Evidence {
+	if phase == schema.PhaseBootstrapping {
+		return nil
+	}
 	e := &schema.Evidence{Candidates: d.candidates()}
 	if d.judge() == lockDead {
 		e.Judgement = d.judgement()
