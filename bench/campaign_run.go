@@ -220,6 +220,9 @@ func (s *strain) step(ctx context.Context, st step, look local.Look) (outcome, l
 	for i := range s.c.Routers {
 		o.RouterGap = max(o.RouterGap, longestPause(s.crowd.acked(i), o.Began, o.Ended))
 	}
+	if late := st.late(o.Gap); late != "" {
+		o.Problems = append(o.Problems, late)
+	}
 	if o.WaitsEnded = s.waitsEnded() - ended; o.WaitsEnded > 0 && !st.planned() {
 		o.Problems = append(o.Problems, fmt.Sprintf("the wait of %d commits for a standby was ended by a stop that is not immediate", o.WaitsEnded))
 	}

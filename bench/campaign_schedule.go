@@ -60,7 +60,7 @@ func troubles() []trouble {
 		{"sidecar-dead", "primary's sidecar killed, left dead", aimPrimary, 4 * s, 7 * s, losing, false},
 		{"sidecar-freeze", "primary's sidecar frozen and thawed", aimPrimary, 2 * s, 6 * s, losing, false},
 		{"both", "primary's sidecar and launcher killed one after the other", aimPrimary, 0, 0, losing, false},
-		{"disk-stall", "primary's disk stops", aimPrimary, 5 * s, 12 * s, losing, false},
+		{"disk-stall", "primary's disk stops", aimPrimary, 12 * s, 15 * s, losing, false},
 		{"switchover", "planned switchover", aimPrimary, 0, 0, moving, false},
 		{"standby-cut", "a standby cut off from everybody", aimStandby, 3 * s, 6 * s, harmless, true},
 		{"standby-kill", "a standby's host killed", aimStandby, 3 * s, 6 * s, harmless, true},
@@ -141,6 +141,18 @@ func (s step) keeps() bool {
 		t, _ := troubleNamed(f.Trouble)
 		return t.Effect != harmless
 	})
+}
+
+// hangBound is how soon writes must go on after the primary's disk stopped, whether it goes on or not: hang_timeout (3 s), a lease with
+// its margin (3.5 s), and as much again for both to begin, for the promotion, and for clients on a loaded machine.
+const hangBound = 10 * time.Second
+
+// late says that writes stood still for longer than the fault allows; nothing if it says no bound.
+func (s step) late(gap time.Duration) string {
+	if s.kind() != "disk-stall" || gap <= hangBound {
+		return ""
+	}
+	return fmt.Sprintf("nothing was acknowledged for %.1f s, and another member should have taken over within %s", gap.Seconds(), hangBound)
 }
 
 // planned says that Postgres is shut down in order in the step: that ends the sessions of clients that go past the routers, which hold

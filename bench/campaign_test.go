@@ -205,6 +205,13 @@ func TestStepKeeps(t *testing.T) {
 	}
 }
 
+func TestStepLate(t *testing.T) {
+	stall, kill := step{Faults: []planned{{Trouble: "disk-stall"}}}, step{Faults: []planned{{Trouble: "kill"}}}
+	if stall.late(hangBound) != "" || stall.late(hangBound+1) == "" || kill.late(time.Hour) != "" {
+		t.Errorf("%q, %q, %q", stall.late(hangBound), stall.late(hangBound+1), kill.late(time.Hour))
+	}
+}
+
 // A degradation lasts from the last reading before it that showed a set to the first after it.
 func TestDegradations(t *testing.T) {
 	s := time.Second
