@@ -173,7 +173,7 @@ func (f *findings) markdown(svg string) string {
 	}
 	say("\nRows accepted before a promotion elsewhere and acknowledged after it: %d. Worst staleness on the ro route, %.2f s. "+
 		"Commits answered with the warning that their wait for a standby was cancelled, not counted as acknowledged: %d.\n", f.Late, f.Behind.Seconds(), f.Waived)
-	if len(f.Degraded) > 0 {
+	if len(f.Degraded) > 0 && !strings.Contains(f.Command, "-mode async") {
 		say("\nThe leader record may have promised nothing for %.1f s, in %d stretches.\n", total(f.Degraded).Seconds(), len(f.Degraded))
 	}
 	for _, o := range f.Outcomes {
