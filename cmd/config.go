@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -166,6 +168,8 @@ type ConfigSet struct {
 	ConsulAccess
 	// Words are the changes, each KEY=VALUE.
 	Words []string
+	// APICAFile is for members whose API speaks https.
+	APICAFile string
 
 	stdio Stdio
 }
@@ -174,7 +178,10 @@ type ConfigSet struct {
 func NewConfigSet(stdio Stdio) *ConfigSet { return &ConfigSet{stdio: stdio} }
 
 // Declare implements Command.
-func (c *ConfigSet) Declare(s *options.Set) { c.declare(s) }
+func (c *ConfigSet) Declare(s *options.Set) {
+	c.declare(s)
+	s.String(&c.APICAFile, "api-ca-file", "PEM certificates of whoever signed the members' APIs: they speak https", options.Placeholder("FILE"))
+}
 
 // Validate returns every mistake at once.
 func (c *ConfigSet) Validate() error { return options.Validate(c) }
@@ -202,12 +209,45 @@ func (c *ConfigSet) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := checkWithMember(ctx, c.stdio, c.APICAFile, state, after); err != nil {
+			return err
+		}
 		err = changeConfig(ctx, c.stdio, client, state, after)
 		// Somebody else was first: what was asked for concerns its own keys only, so it is done over theirs.
 		if !errors.Is(err, consul.ErrConflict) || attempt == configAttempts {
 			return err
 		}
 	}
+}
+
+// checkWithMember asks a running member what PostgreSQL would refuse of the parameters that change, by name, type or range.
+// Where none answers the change is not held up: each member finds out by itself, and says so.
+func checkWithMember(ctx context.Context, stdio Stdio, caFile string, state schema.ClusterState, after schema.ClusterConfig) error {
+	var changed []string
+	for _, name := range slices.Sorted(maps.Keys(after.Parameters)) {
+		if old, was := state.Config.Value.Parameters[name]; !was || old != after.Parameters[name] {
+			changed = append(changed, name)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	members, err := newMemberAPI(caFile, "")
+	if err != nil {
+		return err
+	}
+	for _, m := range state.Members {
+		known, err := members.parameters(ctx, m.Value.Addresses.API)
+		if err != nil || len(known) == 0 {
+			continue
+		}
+		if err := errors.Join(schema.CheckParameters(known, after.Parameters, changed)...); err != nil {
+			return fmt.Errorf("nothing was changed: PostgreSQL of member %s would refuse it:\n%w", m.Value.Name, err)
+		}
+		return nil
+	}
+	_, err = fmt.Fprintln(stdio.Err, "no member answers, so names and values of parameters are not checked; watch howdah status")
+	return err
 }
 
 // configAttempts is how often a change is tried while others change the configuration too.

@@ -92,6 +92,9 @@ func (c *ConfigEdit) write(ctx context.Context, client *consul.Client, state *sc
 	if err := readClusterConfig([]byte(text), &after); err != nil {
 		return true, err.Error(), nil
 	}
+	if err := checkWithMember(ctx, c.stdio, "", *state, after); err != nil {
+		return true, err.Error(), nil
+	}
 	err = changeConfig(ctx, c.stdio, client, *state, after)
 	if !errors.Is(err, consul.ErrConflict) {
 		return false, "", err

@@ -51,7 +51,7 @@ func TestAssign(t *testing.T) {
 		"all taken away":        {words: []string{"parameters=null"}, changes: []string{"parameters.old: removed, was 1"}},
 		"null of no key":        {words: []string{"leese=null"}, says: "leese: there is no such key"},
 		"hba":                   {words: []string{`hba=["host all all samenet scram-sha-256"]`}, changes: []string{"hba: - host all all 0.0.0.0/0 scram-sha-256", "hba: - host all all ::/0 scram-sha-256", "hba: + host all all samenet scram-sha-256"}},
-		"no such key":           {words: []string{"leese=5s"}, says: "leese: there is no such key; choose from lease, "},
+		"no such key":           {words: []string{"leese=5s"}, says: "leese: there is no such key; choose from "},
 		"a setting at the root": {words: []string{"work_mem=64MB"}, says: "settings of PostgreSQL stand under parameters"},
 		"not a duration":        {words: []string{"lease=5"}, says: "want a quoted number with a unit"},
 		"not a number":          {words: []string{"max_staleness_bytes=16MB"}, says: `max_staleness_bytes: "16MB" is not allowed; want a whole number`},

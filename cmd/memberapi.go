@@ -87,6 +87,14 @@ func (m *memberAPI) why(ctx context.Context, address string) (*schema.Account, e
 	return &a, nil
 }
 
+func (m *memberAPI) parameters(ctx context.Context, address string) ([]schema.Parameter, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var all []schema.Parameter
+	err := m.call(ctx, http.MethodGet, address, "/parameters", nil, &all)
+	return all, err
+}
+
 func (m *memberAPI) switchover(ctx context.Context, address, to string) (api.SwitchoverReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()

@@ -99,6 +99,10 @@ func (s source) Status() schema.ClusterStatus {
 
 func (s source) Healthy() bool { return true }
 
+func (s source) Parameters(context.Context) ([]schema.Parameter, error) {
+	return []schema.Parameter{{Name: "work_mem", Type: "integer", Unit: "kB", Context: "user", Min: "64", Max: "2147483647"}}, nil
+}
+
 func (s source) Events(uint64, int) []schema.Event {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

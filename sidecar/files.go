@@ -70,3 +70,13 @@ func (l *loop) seeFiles(at schema.Instant, st decide.Standing, found postgres.Co
 	}
 	l.obs.Files = decide.Files{At: at, For: st, Differ: found.Differ, Refused: found.Refused}
 }
+
+// parametersBound is how long Postgres may take to describe its settings.
+const parametersBound = 2 * time.Second
+
+// Parameters returns what the member's Postgres says of its settings, without their values.
+func (s *Sidecar) Parameters(ctx context.Context) ([]schema.Parameter, error) {
+	ctx, cancel := context.WithTimeout(ctx, parametersBound)
+	defer cancel()
+	return s.d.Server.Parameters(ctx)
+}

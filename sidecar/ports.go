@@ -67,6 +67,7 @@ type Server interface {
 	Apply(ctx context.Context, s postgres.Settings, reload func(context.Context) error) error
 	Compare(ctx context.Context, s postgres.Settings, control postgres.ControlData) (postgres.Comparison, error)
 	Started(s postgres.Settings) error
+	Parameters(ctx context.Context) ([]schema.Parameter, error)
 	NotStarted(s postgres.Settings, why string, log []string) (blamed []string, err error)
 	ReserveTimeline(next schema.Timeline) error
 	Promote(ctx context.Context) error

@@ -32,6 +32,8 @@ type Source interface {
 	// Switchover records the wish that to (empty: the best candidate) becomes the primary, and returns once it
 	// is recorded. An error is a refusal; its text says why in words for the operator.
 	Switchover(ctx context.Context, to string) error
+	// Parameters returns what the member's Postgres says of its settings, without their values.
+	Parameters(ctx context.Context) ([]schema.Parameter, error)
 	// Order has this member do something with its own Postgres and returns the order's ID once that is begun; Status
 	// tells how it ends. An error is a refusal, as above.
 	Order(ctx context.Context, kind schema.OrderKind) (string, error)
@@ -66,6 +68,7 @@ func New(source Source, o Options, log *zap.Logger) http.Handler {
 		mux.HandleFunc(path, h.check(yes))
 	}
 	mux.HandleFunc("/status", only(http.MethodGet, h.status))
+	mux.HandleFunc("/parameters", only(http.MethodGet, h.parameters))
 	mux.HandleFunc("/events", only(http.MethodGet, h.events))
 	mux.HandleFunc("/why", only(http.MethodGet, h.why))
 	mux.Handle("/metrics", metrics(source))
@@ -100,6 +103,15 @@ func (h *handler) why(w http.ResponseWriter, _ *http.Request) {
 
 // events answers, with `after`, with the oldest events after that Seq, so that who asks again from the last one misses
 // none; without it, with the newest. Either way they are in their order, at most `limit` of them.
+func (h *handler) parameters(w http.ResponseWriter, r *http.Request) {
+	all, err := h.source.Parameters(r.Context())
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, "PostgreSQL does not say which settings it has: "+err.Error())
+		return
+	}
+	answer(w, http.StatusOK, all)
+}
+
 func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	after, err := number(r, "after", 0)
 	if err != nil {

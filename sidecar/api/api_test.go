@@ -27,6 +27,9 @@ type fake struct {
 
 func (f *fake) Status() schema.ClusterStatus { return f.status }
 func (f *fake) Healthy() bool                { return f.healthy }
+func (f *fake) Parameters(context.Context) ([]schema.Parameter, error) {
+	return []schema.Parameter{{Name: "work_mem", Type: "integer", Unit: "kB", Context: "user", Min: "64", Max: "2147483647"}}, nil
+}
 func (f *fake) Switchover(_ context.Context, to string) error {
 	f.asked = append(f.asked, to)
 	return f.refusal

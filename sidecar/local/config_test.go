@@ -118,6 +118,16 @@ func TestConfigurationReachesRunningServers(t *testing.T) {
 	}
 	r.all("pending restart", func(s schema.Status) bool { return slices.Equal(s.PendingRestart, []string{"max_connections"}) })
 
+	for word, want := range map[string]string{
+		"parameters.wrok_mem=1MB":  "did you mean work_mem?",
+		"parameters.work_mem=1kB":  "choose from 64",
+		"parameters.work_mem=lots": "want a number",
+	} {
+		if out, err := r.set(word); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v, want %q in %s", word, err, want, out)
+		}
+	}
+
 	// An address that PostgreSQL alone reads: what was there before stays, and everybody says so.
 	if out, err := r.set(`hba=["host all all 0.0.0.0/99 scram-sha-256"]`, "parameters.work_mem=8MB"); err != nil {
 		t.Fatalf("%v: %s", err, out)
