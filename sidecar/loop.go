@@ -23,7 +23,7 @@ const tick = 50 * time.Millisecond
 type loop struct {
 	s      *Sidecar
 	log    *zap.Logger
-	record *recordFile
+	keeper *keeper
 	ctx    context.Context // ends with Run
 	acting sync.WaitGroup
 	pace   probePace
@@ -32,7 +32,9 @@ type loop struct {
 	wakeProbe, wakeInspect chan struct{}
 	wakeUpkeep, wakeFiles  chan struct{}
 
-	saved  decide.Record
+	// saved is the record on disk, saving the one that was last given to the keeper.
+	saved, saving decide.Record
+
 	obs    decide.Observation
 	memory decide.Memory
 	plan   decide.Plan
@@ -41,7 +43,6 @@ type loop struct {
 	found    postgres.DataDir
 	replicas []postgres.Replica
 	pending  []string // settings that wait for a restart
-	promises []schema.PromiseReply
 
 	reignCtx  context.Context // ends with the reign
 	endReign  context.CancelFunc
@@ -61,8 +62,7 @@ func (l *loop) post(f func()) bool {
 	}
 }
 
-// run is the loop. It ends with ctx, or when the member's record can no longer be written: a member
-// that cannot remember an epoch must not act on it.
+// run is the loop. It ends with ctx. It never waits for the disk.
 func (l *loop) run(ctx context.Context) error {
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -76,9 +76,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.d.Gossip.Changes():
 		case <-t.C:
 		}
-		if err := l.turn(); err != nil {
-			return err
-		}
+		l.turn()
 	}
 }
 
@@ -95,16 +93,14 @@ func (l *loop) drain() {
 }
 
 // turn is one decision and what follows from it.
-func (l *loop) turn() error {
+func (l *loop) turn() {
 	l.obs.Now = l.s.d.Now()
 	l.obs.Peers = slices.DeleteFunc(l.s.d.Gossip.Peers(), func(p schema.Peer) bool { return p.Kind != "member" })
-	plan, memory := decide.Decide(l.obs, l.memory)
+	plan, memory := decide.DecideSaved(l.obs, l.memory, l.saved)
 	l.obs.Done = nil
 	l.plan, l.memory = plan, memory
 	l.forgetOrder()
-	if err := l.remember(); err != nil {
-		return err
-	}
+	l.remember()
 	l.keepReignContext()
 	for _, e := range plan.Events {
 		l.s.note(e)
@@ -115,19 +111,22 @@ func (l *loop) turn() error {
 	l.setPace()
 	l.publish()
 	l.s.turned.Store(int64(l.obs.Now))
-	return nil
 }
 
-// remember writes the record if it has changed, before anything is done that rests on it.
-func (l *loop) remember() error {
-	if l.memory.Record.Equal(l.saved) {
-		return nil
+// remember has the record written if it has changed; decide.DecideSaved keeps back what rests on it until then.
+func (l *loop) remember() {
+	l.keeper.every.Store(int64(l.obs.Config.HangBound() / 3))
+	if r := l.memory.Record; !r.Equal(l.saved) && !r.Equal(l.saving) {
+		l.saving = r
+		l.keeper.keep(r)
 	}
-	if err := l.record.save(l.memory.Record); err != nil {
-		return err
-	}
-	l.saved = l.memory.Record
-	return nil
+}
+
+// keepRecord runs the keeper.
+func (l *loop) keepRecord(ctx context.Context) error {
+	return l.keeper.run(ctx, l.s.d.Now,
+		func(at schema.Instant) { l.post(func() { l.obs.DiskAt = at }) },
+		func(r decide.Record) { l.post(func() { l.saved = r }) })
 }
 
 // keepReignContext cancels what was begun under a reign that is over.
@@ -178,14 +177,6 @@ func (l *loop) learn(out decide.Outcome) {
 	l.obs.Finish(out)
 	if out.Error != "" {
 		l.log.Warn(out.Action.String()+" failed", zap.String("result", string(out.Result)), zap.String("error", out.Error))
-	}
-	switch out.Action.Kind {
-	case decide.AskPromises:
-		l.promises = out.Promises
-	case decide.Renew:
-		if out.Result == decide.OK {
-			l.promises = nil
-		}
 	}
 	if out.Action.Kind.Slot() == decide.SlotPostgres {
 		wake(l.wakeInspect)

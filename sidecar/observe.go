@@ -224,12 +224,15 @@ func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
 	old := l.obs.SQL
 	if err != nil {
 		l.obs.SQL = decide.SQL{State: decide.SQLUnknown, At: at, Failing: old.Failing}
-		if old.Failing == schema.Never {
+		switch {
+		case postgres.Answered(err):
+			l.obs.SQL.Failing = schema.Never
+		case old.Failing == schema.Never:
 			l.obs.SQL.Failing = at
 		}
 		switch {
 		case errors.Is(err, postgres.ErrNotReady):
-			l.obs.SQL.State, l.obs.SQL.Failing = decide.SQLStarting, schema.Never
+			l.obs.SQL.State = decide.SQLStarting
 		case errors.Is(err, postgres.ErrNotListening):
 			l.obs.SQL.State = decide.SQLRefused
 		case errors.Is(err, postgres.ErrPassword):
@@ -239,7 +242,7 @@ func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
 	}
 	s := decide.SQL{
 		State: decide.SQLOK, At: at, InRecovery: p.InRecovery, SystemID: p.SystemID, Timeline: p.Timeline, LSN: p.LSN,
-		ReplayLSN: p.ReplayLSN, Streaming: p.Streaming(), Version: p.ServerVersionNum,
+		ReplayLSN: p.ReplayLSN, Streaming: p.Streaming(), Version: p.ServerVersionNum, WALWaits: p.WALWaits,
 	}
 	for _, r := range p.Replicas {
 		s.Replicas = append(s.Replicas, decide.Replica{Name: r.Name, Flush: r.FlushLSN, Streaming: r.State == "streaming"})

@@ -24,6 +24,9 @@ func (l *loop) status() schema.Status {
 		PendingRestart: l.pending, CloneFrom: l.plan.CloneFrom,
 	}
 	reigns := r.Active && (r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping)
+	if silent := l.obs.Now.Sub(l.obs.DiskAt); l.obs.DiskAt != schema.Never && silent > l.obs.Config.HangBound()/2 {
+		st.DiskSilent = schema.Duration(silent)
+	}
 	switch {
 	case reigns:
 		st.Role, st.Epoch = schema.RolePrimary, r.Epoch
@@ -85,7 +88,10 @@ func (l *loop) show(self schema.Status) {
 	c := schema.ClusterStatus{
 		Cluster: l.s.o.Cluster, Member: l.s.o.Name, Version: l.s.o.Version, At: time.Now().UTC(), Self: self,
 		HoldsLock: l.memory.Reign.Active && self.LeaseLeft > 0, ConsulAge: age(l.obs.Consul.AnsweredAt), Config: l.obs.Config,
-		Promises: slices.Clone(l.promises), Order: l.orderStatus(),
+		Order: l.orderStatus(),
+	}
+	for _, p := range l.memory.Reign.Promises {
+		c.Promises = append(c.Promises, schema.PromiseView{Member: p.Member, Given: p.Given, Why: p.Why, AskedAgo: age(p.AskedAt), GivenAgo: age(p.GivenAt)})
 	}
 	if v := l.obs.Lock; v.Known && v.Exists {
 		leader := v.Leader

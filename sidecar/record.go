@@ -1,15 +1,19 @@
 package sidecar
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"howdah/consul/schema"
 	"howdah/sidecar/decide"
 )
 
@@ -80,3 +84,56 @@ func (r *recordFile) save(rec decide.Record) error {
 }
 
 func (r *recordFile) close() { r.lock.Close() }
+
+// keeper writes the record beside the loop, which never waits for the disk: a disk that hangs may be what the loop has to
+// deal with. It also tries the disk, so that a member knows of its own that it could not go on as a primary: where
+// no WAL arrives, as while the primary's disk hangs, nothing else would tell.
+type keeper struct {
+	file  *recordFile
+	want  chan decide.Record // holds the newest one only
+	every atomic.Int64       // nanoseconds between two tries
+}
+
+func newKeeper(f *recordFile) *keeper {
+	k := &keeper{file: f, want: make(chan decide.Record, 1)}
+	k.every.Store(int64(time.Second))
+	return k
+}
+
+// keep has rec written instead of what still waits to be. The loop alone calls it.
+func (k *keeper) keep(rec decide.Record) {
+	select {
+	case <-k.want:
+	default:
+	}
+	k.want <- rec
+}
+
+// run writes and tries until ctx ends. wrote is told of each write, saved of each record. An error is that a record cannot
+// be written: a member that cannot remember an epoch must not act on it.
+func (k *keeper) run(ctx context.Context, now func() schema.Instant, wrote func(schema.Instant), saved func(decide.Record)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case rec := <-k.want:
+			if err := k.file.save(rec); err != nil {
+				return err
+			}
+			saved(rec)
+		case <-time.After(time.Duration(k.every.Load())):
+			if err := k.file.try(); err != nil {
+				continue // a disk that is full or broken answers; PostgreSQL will say more about it
+			}
+		}
+		wrote(now())
+	}
+}
+
+// try overwrites a byte of the lock file and waits until it is on disk.
+func (r *recordFile) try() error {
+	if _, err := r.lock.WriteAt([]byte{'.'}, 0); err != nil {
+		return err
+	}
+	return unix.Fdatasync(int(r.lock.Fd()))
+}

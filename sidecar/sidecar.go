@@ -68,7 +68,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 	s.log = o.Log.With(zap.String("component", "sidecar"), zap.String("member", o.Name))
 	s.events = openJournal(o.DataDir+".events.jsonl", s.log)
 	s.loop = &loop{
-		s: s, log: s.log, record: record, saved: rec, memory: decide.Memory{Record: rec},
+		s: s, log: s.log, keeper: newKeeper(record), saved: rec, saving: rec, memory: decide.Memory{Record: rec},
 		mail: make(chan func(), 64), wakeProbe: make(chan struct{}, 1), wakeInspect: make(chan struct{}, 1), wakeUpkeep: make(chan struct{}, 1),
 		wakeFiles: make(chan struct{}, 1),
 	}
@@ -85,7 +85,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 // on: a sidecar that is started again in time finds it, its session and its lease.
 func (s *Sidecar) Run(ctx context.Context) error {
 	l := s.loop
-	defer l.record.close()
+	defer l.keeper.file.close()
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
@@ -94,6 +94,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.running.Store(true)
 	s.d.Gossip.HandlePromises(l.promise)
 	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { return l.keepRecord(ctx) })
 	g.Go(func() error { l.watchConsul(ctx); return nil })
 	g.Go(func() error { l.watchLauncher(ctx); return nil })
 	g.Go(func() error { l.watchData(ctx); return nil })

@@ -336,6 +336,10 @@ func (a *answer) sentence(e schema.Event) string {
 		return fmt.Sprintf("the launcher of %s killed its PostgreSQL: %s.", e.By, e.Detail)
 	case schema.EventPromise:
 		return fmt.Sprintf("%s could not renew in Consul and lived on promises, %s: nobody took over.", e.By, e.Detail)
+	case schema.EventUnpromised:
+		return fmt.Sprintf("%s could not renew in Consul and lacked promises: %s.", e.By, e.Detail)
+	case schema.EventHung:
+		return fmt.Sprintf("the PostgreSQL of %s hung: %s.", e.By, e.Detail)
 	case schema.EventJudged:
 		return fmt.Sprintf("%s counted the lease as run out: %s.", e.By, e.Detail)
 	case schema.EventBarred:

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,6 +28,10 @@ type ClusterConfig struct {
 	// CrashRecoveryBound is how long crash recovery in place may be expected to take; past it a crashed
 	// primary hands over to a standby that may stand.
 	CrashRecoveryBound Duration `json:"crash_recovery_bound"`
+	// HangTimeout is how long a primary may leave every probe unanswered, or commits waiting for WAL that is not
+	// flushed, before it hands over to a standby that may stand. It must be longer than the storage's longest pause.
+	// Empty is 3 s: a configuration that an older version wrote has none.
+	HangTimeout Duration `json:"hang_timeout,omitempty"`
 	// StopTimeout bounds the fast shutdown of a planned stop, StartTimeout a start.
 	StopTimeout  Duration `json:"stop_timeout"`
 	StartTimeout Duration `json:"start_timeout"`
@@ -46,6 +51,14 @@ type ClusterConfig struct {
 // maxPauseText bounds who paused a cluster and why, in bytes: it stands in every member's reasons.
 const maxPauseText = 500
 
+// DefaultHangTimeout is HangTimeout where nothing else is said.
+const DefaultHangTimeout = Duration(3 * time.Second)
+
+// HangBound returns HangTimeout or, where it is not set, its default.
+func (c ClusterConfig) HangBound() time.Duration {
+	return cmp.Or(c.HangTimeout, DefaultHangTimeout).D()
+}
+
 // DefaultClusterConfig is what a new cluster gets where nothing else is said.
 func DefaultClusterConfig() ClusterConfig {
 	return ClusterConfig{
@@ -55,6 +68,7 @@ func DefaultClusterConfig() ClusterConfig {
 		MaxStalenessBytes:    16 << 20,
 		MaxStalenessTime:     Duration(10 * time.Second),
 		CrashRecoveryBound:   Duration(2 * time.Second),
+		HangTimeout:          DefaultHangTimeout,
 		StopTimeout:          Duration(30 * time.Second),
 		StartTimeout:         Duration(60 * time.Second),
 		MaxClonesPerSource:   1,
@@ -96,6 +110,9 @@ func (c ClusterConfig) Validate() error {
 	bound("session_ttl", c.SessionTTL, 10*time.Second, 24*time.Hour)
 	bound("max_staleness_time", c.MaxStalenessTime, 100*time.Millisecond, 24*time.Hour)
 	bound("crash_recovery_bound", c.CrashRecoveryBound, 0, time.Hour)
+	if c.HangTimeout != 0 {
+		bound("hang_timeout", c.HangTimeout, time.Second, time.Hour)
+	}
 	bound("stop_timeout", c.StopTimeout, time.Second, time.Hour)
 	bound("start_timeout", c.StartTimeout, time.Second, 24*time.Hour)
 	if c.SessionTTL.D() < c.Lease.D()+Margin(c.Lease.D()) {

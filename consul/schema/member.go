@@ -95,9 +95,11 @@ type Status struct {
 	// LeaseLeft is, for a primary, how long its lease lasts still at the moment of sending.
 	LeaseLeft Duration `json:"lease_left,omitempty"`
 	// Stopping is set on a primary once a planned stop has begun: routers hold new transactions.
-	Stopping        bool `json:"stopping,omitempty"`
-	PostgresVersion int  `json:"postgres_version,omitempty"`
-	Tags            Tags `json:"tags"`
+	Stopping bool `json:"stopping,omitempty"`
+	// DiskSilent is how long the member's disk has not taken a write, if that is longer than usual; zero while it does.
+	DiskSilent      Duration `json:"disk_silent,omitempty"`
+	PostgresVersion int      `json:"postgres_version,omitempty"`
+	Tags            Tags     `json:"tags"`
 	// PendingRestart names the settings whose new value waits for a restart of Postgres (pg_settings.pending_restart),
 	// sorted, at most MaxPendingRestart of them.
 	PendingRestart []string `json:"pending_restart,omitempty"`

@@ -19,10 +19,21 @@ type ClusterStatus struct {
 	ConsulAge Duration      `json:"consul_age"`
 	Members   []MemberView  `json:"members"`
 	Config    ClusterConfig `json:"config"`
-	// Promises are the answers of the last round of promises, while Consul is away.
-	Promises []PromiseReply `json:"promises,omitempty"`
+	// Promises says, of a primary that cannot renew, what each member that it asks for a promise last said.
+	Promises []PromiseView `json:"promises,omitempty"`
 	// Order is the newest order that the answering member was given; nil if there was none since it started.
 	Order *OrderStatus `json:"order,omitempty"`
+}
+
+// PromiseView is what a primary without Consul knows of one member's promise not to take over.
+type PromiseView struct {
+	Member string `json:"member"`
+	// Given is the newest answer; Why is why it was refused, or why there was none. Both are empty before the first.
+	Given bool   `json:"given"`
+	Why   string `json:"why,omitempty"`
+	// AskedAgo is how long ago the question of that answer was sent, GivenAgo that of the newest promise; negative if there is none.
+	AskedAgo Duration `json:"asked_ago"`
+	GivenAgo Duration `json:"given_ago"`
 }
 
 // MemberView is one member as another one sees it.
@@ -52,7 +63,9 @@ const (
 	EventCloned     EventKind = "cloned"        // a clone is complete
 	EventRewound    EventKind = "rewound"       // a rewind onto the primary's history is complete
 	EventInitdb     EventKind = "initialized"   // the first initdb is complete
-	EventPromise    EventKind = "promised"      // a lease was extended by promises, without Consul
+	EventPromise    EventKind = "promised"      // a lease is extended by promises, without Consul
+	EventUnpromised EventKind = "unpromised"    // a promise that a primary without Consul needs was refused or not answered
+	EventHung       EventKind = "hung"          // a primary's Postgres leaves probes unanswered, or flushes no WAL
 	EventConsulAway EventKind = "consul away"   // Consul no longer answers
 	EventConsulBack EventKind = "consul back"   // Consul answers again
 	EventBarred     EventKind = "may not stand" // nobody reigns, and the recorder does not stand: for this reason

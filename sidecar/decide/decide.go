@@ -30,14 +30,41 @@ func Decide(o Observation, m Memory) (Plan, Memory) {
 	return d.plan, d.m
 }
 
-// do plans a, unless its slot is taken or it has failed too recently.
+// DecideSaved is Decide for a member on whose disk saved is: what rests on a record that is not there yet is planned
+// only once it is, the rest goes on, however long the disk takes. Decide is pure, so it may be asked twice.
+func DecideSaved(o Observation, m Memory, saved Record) (Plan, Memory) {
+	o.Unsaved = !m.Record.Equal(saved)
+	plan, next := Decide(o, m)
+	if !o.Unsaved && !next.Record.Equal(saved) {
+		o.Unsaved = true
+		plan, next = Decide(o, m)
+	}
+	return plan, next
+}
+
+// restsOnRecord reports whether an action must not be begun before the record is on disk: what takes the lock for a
+// newer epoch, what changes Postgres or its directory, what tells Consul of it.
+//
+// The others may, and must, since a disk that hangs may be the reason for them. To ask, to stop and to let go claims
+// nothing. A renewal and an extension of the launcher's deadline claim an epoch that Consul has and that only a
+// promotion, which waited for the record, made writable; a sidecar that is restarted without remembering it finds it there, or
+// lets the lease run out. A promise (see Promise) binds by deadAt also after a restart that forgets it.
+func (k Kind) restsOnRecord() bool {
+	switch k {
+	case ReadLeader, Renew, Release, OpenSession, RenewSession, DropRequest, StopFast, StopNow, Checkpoint, Arm, AskPromises, AskReports:
+		return false
+	}
+	return true
+}
+
+// do plans a, unless its slot is taken, it has failed too recently or it must wait for the record.
 // It reports whether a was planned.
 func (d *decision) do(a Action) bool {
 	slot := a.Kind.Slot()
 	if slot == SlotPostgres && d.stale(a.Kind) {
 		return false
 	}
-	if d.o.Busy[slot] != "" || d.planned(slot) || d.heldBack(a.Kind) {
+	if d.o.Busy[slot] != "" || d.planned(slot) || d.heldBack(a.Kind) || d.o.Unsaved && a.Kind.restsOnRecord() {
 		return false
 	}
 	d.plan.Actions = append(d.plan.Actions, a)

@@ -265,41 +265,15 @@ func (d *decision) learnRenew(out Outcome) {
 	case OK:
 		r.Epoch, r.Index, r.RenewedAt, r.WrittenPhase = l.Epoch, out.View.Index, out.View.AskedAt, l.Phase
 		r.Written, r.Attempted, r.Sync.Recorded, r.Lease = l.Members, nil, l.Sync, l.Lease
-		r.Promised = false
 		r.Deadline = schema.Latest(r.Deadline, out.View.AskedAt.Add(l.Lease.D()))
 		d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
 		d.m.Record.Reigned = r.Epoch
+		r.Promises = nil
 	case Refused, Unclear:
 		r.Attempted = union(r.Attempted, l.Members)
 		if out.Result == Refused {
 			d.m.ReadAt = schema.Never
 		}
-	}
-}
-
-// learnPromises extends the deadline if every member asked has promised.
-func (d *decision) learnPromises(out Outcome) {
-	r := &d.m.Reign
-	if !r.Active || out.Action.Epoch != r.Epoch {
-		return
-	}
-	for _, p := range out.Promises {
-		if p.Mark != schema.Never {
-			r.Marks = append(slices.DeleteFunc(slices.Clone(r.Marks), func(m Mark) bool { return m.Member == p.Member }), Mark{p.Member, p.Mark})
-		}
-	}
-	for _, name := range out.Action.Members {
-		if !slices.ContainsFunc(out.Promises, func(p schema.PromiseReply) bool { return p.Member == name && p.Given }) {
-			return
-		}
-	}
-	deadline := out.StartedAt.Add(out.Action.Lease.D())
-	if r.Deadline.Before(deadline) {
-		r.Deadline = deadline
-		if !r.Promised { // the first of many says it all
-			d.note(schema.EventPromise, r.Epoch, "by %d members", len(out.Action.Members))
-		}
-		r.Promised = true
 	}
 }
 
@@ -315,6 +289,7 @@ func (d *decision) learnPostgres() {
 		d.m.Timeline = max(d.m.Timeline, d.o.SQL.Timeline)
 		d.m.LSN = max(d.m.LSN, d.o.SQL.LSN)
 	}
+	d.learnStall()
 	if d.o.Process.State != ProcessUnknown {
 		d.m.LaunchLost = schema.Never
 	} else if d.m.LaunchLost == schema.Never {

@@ -6,8 +6,8 @@ import (
 	"howdah/consul/schema"
 )
 
-// Record is the part of a member's memory that survives its restart. The shell
-// writes it to disk before it carries out the plan that came with a change of it.
+// Record is the part of a member's memory that survives its restart. The shell writes it to disk, beside the loop;
+// see DecideSaved for what waits until it has.
 type Record struct {
 	Cluster  string `json:"cluster"`
 	Name     string `json:"name"`
@@ -55,6 +55,8 @@ type Memory struct {
 	Timeline schema.Timeline
 	// LSN is the newest LSN that our Postgres was seen at.
 	LSN schema.LSN
+	// Stall is what suggests that the WAL cannot be written.
+	Stall Stall
 	// Crashes are the restarts in place since Postgres last ran well for a minute.
 	Crashes   int
 	HealthyAt schema.Instant
@@ -118,10 +120,26 @@ type Reign struct {
 	Sync         Synchronous
 	// Lease is that of our newest answered write: what judges who missed every later one count by.
 	Lease schema.Duration
-	// Promised is set while the lease is extended by promises.
-	Promised bool
 	// HandOver is why the lock is to be let go, once that is decided; it stays decided.
 	HandOver string
+	// Promises are the answers of the members that are asked for a promise, since the newest answered renewal.
+	Promises []Promised
+}
+
+// Promised is what one member last said when it was asked for a promise.
+type Promised struct {
+	schema.PromiseReply
+	// AskedAt is when that was asked; GivenAt is when the newest promise was asked for, Never if there was none.
+	AskedAt, GivenAt schema.Instant
+}
+
+// Stall is a flush LSN that does not move while somebody waits for it.
+type Stall struct {
+	LSN schema.LSN
+	// Since is when it was first seen so; Never while nobody waits.
+	Since schema.Instant
+	// Told says that there is an event about it.
+	Told bool
 }
 
 // Mark is that of the newest reply of a member to a request for a promise.

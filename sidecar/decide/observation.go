@@ -32,6 +32,10 @@ type Observation struct {
 
 	// Order is what an operator ordered this member to do; its zero value where nothing is.
 	Order Order
+	// DiskAt is when the disk last took a write of ours; Never if it was not tried.
+	DiskAt schema.Instant
+	// Unsaved says that the record is not on disk yet as it is in memory: what rests on it waits.
+	Unsaved bool
 
 	// Busy says, by slot, which kind of action is under way; empty where none is.
 	Busy [Slots]Kind
@@ -124,13 +128,15 @@ const (
 // SQL is the newest probe of the local Postgres.
 type SQL struct {
 	State SQLState
-	// At is when the probe began; Failing is since when no probe succeeded, Never after a success.
+	// At is when the probe began; Failing is since when no probe was answered, Never after an answer.
 	At, Failing schema.Instant
 	InRecovery  bool
 	SystemID    string
 	Timeline    schema.Timeline
 	// LSN is the flush LSN of a primary, the larger of received and replayed of a standby.
 	LSN, ReplayLSN schema.LSN
+	// WALWaits is how many processes wait for WAL to be written or flushed.
+	WALWaits int
 	// Streaming is whether a WAL receiver of ours is connected; From is its host:port.
 	Streaming bool
 	From      string

@@ -46,11 +46,3 @@ func (d *decision) mayStandPaused() bool {
 	l := d.o.Lock.Leader
 	return d.resumes() && (d.o.Process.State != ProcessCrashed || d.orderedStart()) || d.judge() == lockReleased && l.Successor == d.o.Name
 }
-
-// heir returns who an unplanned hand-over would be for; nobody while the cluster is paused.
-func (d *decision) heir() string {
-	if d.paused() {
-		return ""
-	}
-	return d.successor()
-}

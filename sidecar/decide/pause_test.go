@@ -27,7 +27,7 @@ func TestPaused(t *testing.T) {
 		}
 	}
 	hung := func(o *Observation, _ *Memory) {
-		o.SQL = SQL{State: SQLUnknown, At: o.Now, Failing: o.Now.Add(-hungFor)}
+		o.SQL = SQL{State: SQLUnknown, At: o.Now, Failing: o.Now.Add(-o.Config.HangBound())}
 		o.Peers = []schema.Peer{peer("pg2", 0x5000)}
 	}
 	crashes := func(n int) func(*Observation, *Memory) {
@@ -53,7 +53,7 @@ func TestPaused(t *testing.T) {
 		{"one that howdah stopped comes up", follower, func(o *Observation, _ *Memory) { gone(o, ProcessStopped) }, []Kind{StartStandby}, []Kind{StartStandby}, ""},
 		{"a primary that was stopped stays down", holder, crashes(0), []Kind{StartPrimary}, nil, "howdah restart starts it"},
 		{"and nobody takes over from it", holder, crashes(3), []Kind{Release}, nil, "howdah restart starts it"},
-		{"nor from a hung one", holder, hung, []Kind{StopNow}, nil, "unanswered"},
+		{"nor from a hung one", holder, hung, []Kind{StopNow}, nil, "has answered no probe"},
 		{"no clone of an empty directory", follower, func(o *Observation, _ *Memory) { gone(o, ProcessStopped); o.Data.State = DataEmpty }, []Kind{Clone}, nil, "howdah reinit clones it"},
 		{"no rewind", loser, nil, []Kind{Rewind}, nil, "howdah reinit clones it"},
 		{"no stop of a standby that cannot follow", follower, func(o *Observation, m *Memory) {

@@ -17,6 +17,8 @@ import (
 //
 // A seizure of ours whose answer was lost may still succeed at Consul later. That is no hole:
 // promote waits for PromisedUntil, and from the moment we know that we hold the lock we promise nothing.
+//
+// A promise waits for no disk: a sidecar that is restarted and has forgotten it counts the lease of the record from its start.
 func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseReply, Memory) {
 	if r.Report {
 		return report(o, m), m

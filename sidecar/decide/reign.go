@@ -2,7 +2,6 @@ package decide
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"howdah/consul/schema"
@@ -30,7 +29,9 @@ func (d *decision) reign() {
 	if !d.m.Reign.Active {
 		return // it has just ended
 	}
-	d.renew()
+	if r.HandOver == "" {
+		d.renew()
+	}
 	d.arm()
 	d.askPromises()
 	d.noteReign()
@@ -117,33 +118,6 @@ func (d *decision) arm() {
 	}
 }
 
-// askPromises asks every member that might take over, once renewals have failed for a third of the lease.
-func (d *decision) askPromises() {
-	r := &d.m.Reign
-	late := d.o.lease() / 3
-	if r.HandOver != "" || r.RenewedAt == schema.Never || d.o.Now.Sub(r.RenewedAt) < late {
-		return
-	}
-	if d.o.Now.Sub(r.PromisesAt) < schema.RenewInterval(d.o.lease()) && !d.greeted() {
-		return
-	}
-	members := slices.DeleteFunc(union(r.Written, r.Attempted), func(n string) bool { return n == d.o.Name })
-	if d.do(Action{Kind: AskPromises, Epoch: r.Epoch, Members: members, Marks: r.Marks, Lease: min(d.o.Config.Lease, r.Lease), Timeout: late}) {
-		r.PromisesAt = d.o.Now
-	}
-}
-
-// greeted reports a round that has just ended in which every member was heard, and some for the first time: the next
-// one follows at once, because only that one can be promised anything.
-func (d *decision) greeted() bool {
-	for _, out := range d.o.Done {
-		if out.Action.Kind == AskPromises && out.Action.Epoch == d.m.Reign.Epoch && len(out.Action.Marks) < len(out.Action.Members) {
-			return len(out.Promises) == len(out.Action.Members) && !slices.ContainsFunc(out.Promises, func(p schema.PromiseReply) bool { return p.Mark == schema.Never })
-		}
-	}
-	return false
-}
-
 // noteReign writes the reign into the history once it serves.
 func (d *decision) noteReign() {
 	r := &d.m.Reign
@@ -171,6 +145,8 @@ func (d *decision) promote() {
 		d.say(schema.StatePromoting, "waiting for the lease to be confirmed")
 	case d.o.Now.Before(d.m.PromisedUntil):
 		d.say(schema.StatePromoting, "waiting until the promise to the last primary has run out")
+	case d.diskSilent() && d.heir() != "" && sql.InRecovery:
+		d.handOver(fmt.Sprintf("its disk has taken no write for %s", d.o.Now.Sub(d.o.DiskAt).Round(time.Second)))
 	case d.o.Now.Sub(r.Since) > mode:
 		d.handOver(fmt.Sprintf("the promotion has not ended within start_timeout (%s)", mode))
 	case p.Gone() && d.o.Data.StandbySignal:
@@ -194,6 +170,12 @@ func (d *decision) promote() {
 
 // handOver lets the lock go for whoever may stand. Once begun it is not taken back; it ends with
 // Postgres provably stopped and the lock released, in that order.
+//
+// Meanwhile the lease is not extended any more. A process that waits in the kernel for a disk does not die of SIGKILL
+// until the disk goes on, so a Postgres that hangs may never be seen to be gone; then the lease runs out, and whoever
+// may stand judges it as if we were dead. That is safe: such a process runs no code of its own again, so it
+// acknowledges nothing, but there is no telling from outside that every process has its SIGKILL and sleeps so, and none may
+// be forked or wake between two looks at /proc. The lease ends within three seconds; a proof would win no more than that.
 func (d *decision) handOver(why string) {
 	r := &d.m.Reign
 	if r.HandOver == "" {

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -15,8 +16,8 @@ const (
 	crashesInPlace = 3
 	// healthyFor is how long Postgres must run for its crashes to be forgotten.
 	healthyFor = time.Minute
-	// hungFor is how long a running Postgres may leave every probe unanswered before it counts as gone.
-	hungFor = 10 * time.Second
+	// listenGrace is how long a postmaster that was just forked may take before it listens.
+	listenGrace = 10 * time.Second
 )
 
 // serve is the reign of a primary that has been promoted.
@@ -34,19 +35,18 @@ func (d *decision) serve() {
 		d.revive()
 	case p.State == ProcessStopping:
 		d.say(schema.StateStopping, "postgres is stopping")
+	case d.hang() != "" && d.handOverHung():
 	case sql.Answers() && !sql.InRecovery:
 		d.thrive()
 	case sql.Answers():
 		d.setPhase(schema.PhasePromoting) // started as a standby while we reign
-	case sql.State == SQLStarting || d.o.Now.Sub(p.Since) < hungFor:
+	case sql.State == SQLStarting || d.o.Now.Sub(p.Since) < listenGrace:
 		d.say(schema.StateStarting, "postgres does not answer yet")
 		if d.o.Now.Sub(p.Since) > d.o.Config.StartTimeout.D() && d.heir() != "" {
 			d.handOver("postgres has not started within start_timeout (" + d.o.Config.StartTimeout.String() + ")")
 		}
-	case sql.Failing != schema.Never && d.o.Now.Sub(sql.Failing) >= hungFor && d.heir() != "":
-		d.handOver("postgres has answered no probe for " + d.o.Now.Sub(sql.Failing).Round(time.Second).String())
 	default:
-		d.say(schema.StateUnknown, "postgres leaves probes unanswered")
+		d.say(schema.StateUnknown, "%s", cmp.Or(d.hang(), "postgres leaves probes unanswered"))
 	}
 }
 
@@ -65,7 +65,10 @@ func (d *decision) thrive() {
 	d.keepSync()
 	d.consider()
 	d.keepConfigured()
-	d.say(schema.StateRunning, "%s", d.m.Refused)
+	if why := d.hang(); why != "" {
+		d.say(schema.StateRunning, "%s, and no other member may be promoted", why)
+	}
+	d.say(schema.StateRunning, "%s", cmp.Or(d.failsafe(), d.m.Refused))
 }
 
 // bow lets the lock go while howdah launch ends: it stops Postgres cleanly, so that nothing is lost,

@@ -121,6 +121,8 @@ func (d *decision) mayNotStand() string {
 		return "the cluster is paused" + d.pausedBy()
 	case o.Tags.NoFailover:
 		return "its nofailover tag is set"
+	case d.diskSilent():
+		return fmt.Sprintf("its disk has taken no write for %s", o.Now.Sub(o.DiskAt).Round(100*time.Millisecond))
 	case d.trusted() && !slices.Contains(l.Members, o.Name):
 		return "the last primary did not know it as a member"
 	case !d.trusted():

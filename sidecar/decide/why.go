@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"howdah/consul/schema"
 )
@@ -99,6 +100,8 @@ func (d *decision) peerBar(p schema.Peer) string {
 		return fmt.Sprintf("it is of another cluster: its system identifier is %s", s.SystemID)
 	case l.Timeline != 0 && s.Timeline != l.Timeline:
 		return fmt.Sprintf("it is on timeline %d, the last primary was on %d", s.Timeline, l.Timeline)
+	case s.DiskSilent.D() >= d.o.Config.HangBound()*2/3:
+		return fmt.Sprintf("its disk has taken no write for %s", s.DiskSilent.D().Round(100*time.Millisecond))
 	case behind > d.o.Config.MaximumLagOnFailover:
 		return fmt.Sprintf("it lacks %d bytes of what the last primary had published, more than maximum_lag_on_failover (%d)", behind, d.o.Config.MaximumLagOnFailover)
 	}

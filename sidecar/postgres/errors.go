@@ -3,6 +3,8 @@ package postgres
 import (
 	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What a failed question means. Everything that is none of these is unknown, and unknown is
@@ -24,6 +26,12 @@ var (
 	// ErrNotOurs: a file or directory stands in the way that this package did not make. It is left alone (I7).
 	ErrNotOurs = errors.New("not made by howdah, left alone")
 )
+
+// Answered reports an error that the server itself gave: however bad, it does not hang.
+func Answered(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) || errors.Is(err, ErrNotReady) || errors.Is(err, ErrPassword)
+}
 
 // MajorError says that two major versions that must be equal are not.
 type MajorError struct {

@@ -256,6 +256,8 @@ type Probe struct {
 	// WaitingSyncCommits counts sessions whose commit waits for a standby: a fast shutdown would
 	// acknowledge those with a mere WARNING.
 	WaitingSyncCommits int
+	// WALWaits counts processes of a primary that wait for WAL to be written or flushed to disk.
+	WALWaits int
 	// PendingRestart names the settings whose new value waits for a restart.
 	PendingRestart []string
 	// ReplayPaused says that replay was paused, by pg_wal_replay_pause or by settings lower than the primary's.

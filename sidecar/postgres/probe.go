@@ -16,7 +16,8 @@ import (
 // probeSQL asks everything in one statement, because it runs every half second. pg_is_in_recovery is asked
 // once, in r: a promotion between two calls would make the functions for the other role fail. The
 // timeline of a primary comes from the name of the WAL file being written: the control
-// file has the old one until the checkpoint after a promotion is done.
+// file has the old one until the checkpoint after a promotion is done. wal_waits are those that write or sync WAL, or wait
+// for the lock that whoever does so holds; PostgreSQL 17 spells the events WalWrite and so on (wait_event_names.txt).
 const probeSQL = `
 SELECT json_build_object(
   'in_recovery', r.rec,
@@ -37,6 +38,9 @@ SELECT json_build_object(
      'name', application_name, 'state', state, 'sync', sync_state, 'sent', sent_lsn, 'flush', flush_lsn, 'replay', replay_lsn,
      'silence', extract(epoch FROM clock_timestamp() - reply_time))) FROM pg_stat_replication),
   'waiting', (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND wait_event_type = 'IPC'),
+  'wal_waits', CASE WHEN r.rec THEN 0 ELSE (SELECT count(*) FROM pg_stat_activity
+     WHERE wait_event_type = 'IO' AND lower(wait_event) IN ('walwrite', 'walsync', 'walinitwrite', 'walinitsync')
+        OR wait_event_type = 'LWLock' AND lower(wait_event) = 'walwrite') END,
   'pending_restart', (SELECT json_agg(name ORDER BY name) FROM pg_settings WHERE pending_restart))
 FROM (SELECT pg_is_in_recovery() AS rec OFFSET 0) r
 CROSS JOIN pg_control_system() s CROSS JOIN pg_control_checkpoint() c CROSS JOIN pg_control_recovery() m
@@ -56,6 +60,7 @@ type probeRow struct {
 	Receiver       *receiverRow    `json:"receiver"`
 	Replicas       []replicaRow    `json:"replicas"`
 	Waiting        int             `json:"waiting"`
+	WALWaits       int             `json:"wal_waits"`
 	PendingRestart []string        `json:"pending_restart"`
 }
 
@@ -100,7 +105,7 @@ func parseProbe(answer []byte) (Probe, error) {
 	p := Probe{
 		InRecovery: r.InRecovery, SystemID: r.SystemID, ServerVersionNum: r.Version, Timeline: r.Timeline,
 		LSN: r.Flush, ReceiveLSN: r.Receive, ReplayLSN: r.Replay, RedoLSN: r.Redo,
-		WaitingSyncCommits: r.Waiting, PendingRestart: r.PendingRestart, ReplayPaused: r.Paused,
+		WaitingSyncCommits: r.Waiting, WALWaits: r.WALWaits, PendingRestart: r.PendingRestart, ReplayPaused: r.Paused,
 	}
 	if r.InRecovery {
 		p.LSN = max(r.Receive, r.Replay)

@@ -37,7 +37,7 @@ func (n *node) act(a decide.Action) {
 		n.w.after(n.w.between(0, time.Millisecond), func() {
 			n.host(func() {
 				if n.pg.running() {
-					n.pg.end(decide.ProcessStopped)
+					n.pg.die(decide.ProcessStopped)
 				}
 				n.sidecar(func() { finish(decide.OK) })
 			})
@@ -179,7 +179,7 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		n.reconfigure(a, report)
 	case decide.Initdb:
 		n.w.after(n.w.between(300*time.Millisecond, 2*time.Second), func() {
-			n.host(func() {
+			p.written(func() {
 				n.w.ledger.initialized(n)
 				p.valid, p.systemID, p.timeline, p.standby, p.clean = true, "sysid-"+n.name, 1, false, true
 				p.history = []branch{{1, 0}}
@@ -224,8 +224,12 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		p.sync, p.former = a.Sync, a.Sync
 		p.promote(a.Timeline, report)
 	case decide.Checkpoint:
-		p.redo = len(p.wal)
-		n.w.after(n.w.between(5*time.Millisecond, 100*time.Millisecond), func() { report(true) })
+		n.w.after(n.w.between(5*time.Millisecond, 100*time.Millisecond), func() {
+			p.written(func() {
+				p.redo = len(p.wal)
+				report(true)
+			})
+		})
 	case decide.StopFast:
 		p.stop(func() {})
 		var gone func()
@@ -258,7 +262,7 @@ func (n *node) clone(up, holder *node, report func(bool)) {
 			return
 		}
 		n.w.after(n.w.between(500*time.Millisecond, 3*time.Second), func() {
-			n.host(func() {
+			n.pg.written(func() {
 				if n.pg.running() || !follows() || up.frozen || !n.w.connected(n.name, up.name) {
 					report(false)
 					return

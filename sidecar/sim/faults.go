@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -32,12 +33,13 @@ const (
 	Reinit         Fault = "reinit ordered"
 	Pause          Fault = "pause"
 	ConfigChange   Fault = "configuration changed"
+	DiskStall      Fault = "disk stall"
 )
 
 // AllFaults are all kinds of fault.
 var AllFaults = []Fault{
 	SidecarCrash, SidecarHang, HostFreeze, HostCrash, PostmasterKill, CutFromAll, CutFromConsul, CutOneWay, CutFromMembers, ConsulAway,
-	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, ConfigChange,
+	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, ConfigChange, DiskStall,
 }
 
 // Mutation is a rule of howdah that is broken on purpose.
@@ -140,7 +142,7 @@ func (w *World) victim() *node {
 // break_ breaks something of kind k and has it heal.
 func (w *World) break_(k Fault) {
 	n := w.victim()
-	length := w.between(200*time.Millisecond, 12*time.Second)
+	length := w.between(200*time.Millisecond, cmp.Or(w.o.Longest, 12*time.Second))
 	w.disturbed = max(w.disturbed, w.now+2*moment(length))
 	w.tell("--- %s: %s for %s", k, n.name, length.Round(time.Millisecond))
 	switch k {
@@ -160,7 +162,7 @@ func (w *World) break_(k Fault) {
 		w.after(length, n.boot)
 	case PostmasterKill:
 		if n.pg.running() {
-			n.pg.end(decide.ProcessCrashed)
+			n.pg.die(decide.ProcessCrashed)
 		}
 	case CutFromAll, CutFromConsul, CutOneWay, CutFromMembers:
 		w.cutOff(k, n, length)
@@ -196,6 +198,9 @@ func (w *World) break_(k Fault) {
 		if w.consul.up {
 			w.consul.config = w.consul.change()
 		}
+	case DiskStall:
+		n.stalled = true
+		w.after(length, n.resume)
 	case LaunchEnding:
 		n.pg.ending = true
 		n.host(func() { n.pg.stop(func() {}) })
@@ -288,6 +293,29 @@ func (n *node) thaw() {
 	}
 }
 
+// resume lets a disk go on.
+func (n *node) resume() {
+	if !n.stalled {
+		return
+	}
+	n.stalled = false
+	n.w.tell("%s: the disk goes on", n.name)
+	todo := n.onResume
+	n.onResume = nil
+	for _, f := range todo {
+		n.w.after(n.w.between(0, 3*time.Millisecond), func() { n.host(f) })
+	}
+}
+
+// disk runs f once the disk takes its writes.
+func (n *node) disk(f func()) {
+	if n.stalled {
+		n.onResume = append(n.onResume, func() { n.disk(f) })
+		return
+	}
+	f()
+}
+
 // healAll ends whatever is still broken.
 func (w *World) healAll() {
 	w.cut = map[[2]string]bool{}
@@ -295,6 +323,7 @@ func (w *World) healAll() {
 	w.pause(false)
 	for _, n := range w.nodes {
 		n.thaw()
+		n.resume()
 		n.unhang(n.gen)
 		n.boot()
 		n.pg.ending = false

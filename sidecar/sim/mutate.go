@@ -42,6 +42,14 @@ func (n *node) mutate() {
 	}
 }
 
+// decide asks package decide. A member that forgets its epoch in every turn would never be told that its record is on disk.
+func (n *node) decide() (decide.Plan, decide.Memory) {
+	if n.w.o.Mutate == EpochForgotten {
+		return decide.Decide(n.obs, n.memory)
+	}
+	return decide.DecideSaved(n.obs, n.memory, n.saved)
+}
+
 // spare leaves out the actions that a mutation does not carry out.
 func (n *node) spare(a decide.Action) bool {
 	return n.w.o.Mutate == ReleaseEarly && (a.Kind == decide.StopNow || a.Kind == decide.StopFast)

@@ -21,6 +21,10 @@ type node struct {
 	frozen bool
 	onThaw []func()
 
+	// stalled is a disk that takes no writes; who writes waits, and does not die before it goes on.
+	stalled  bool
+	onResume []func()
+
 	// The sidecar.
 	up      bool
 	hung    bool // the sidecar alone is frozen
@@ -30,6 +34,8 @@ type node struct {
 	memory  decide.Memory
 	plan    decide.Plan
 	saved   decide.Record
+	saving  decide.Record
+	wroteAt schema.Instant // when the disk last took the sidecar's try
 	peers   map[string]schema.Peer
 	said    schema.Status
 	saidAt  schema.Instant
@@ -94,6 +100,7 @@ func (n *node) boot() {
 	n.up = true
 	n.gen++
 	n.memory = decide.Memory{Record: n.saved}
+	n.saving, n.wroteAt = n.saved, schema.Never
 	n.peers = map[string]schema.Peer{}
 	n.polled, n.version = 0, 0
 	config := schema.DefaultClusterConfig()
@@ -192,6 +199,7 @@ func (n *node) inspect() {
 			n.obs.SQL.ReplayLSN = p.lsn()
 		} else {
 			n.obs.SQL.Replicas = p.replicas()
+			n.obs.SQL.WALWaits = p.stuck
 		}
 	}
 }
@@ -210,12 +218,17 @@ func (n *node) turn() {
 	n.inspect()
 	n.listen()
 	n.mutate()
-	plan, memory := decide.Decide(n.obs, n.memory)
+	if !n.stalled && now.Sub(n.wroteAt) >= time.Second {
+		n.wroteAt = now
+	}
+	n.obs.DiskAt = n.wroteAt
+	plan, memory := n.decide()
 	if memory.Record.Epoch < n.memory.Record.Epoch {
 		n.w.violate("I3", "%s went from epoch %d back to %d", n.name, n.memory.Record.Epoch, memory.Record.Epoch)
 	}
 	n.obs.Done = nil
-	n.plan, n.memory, n.saved = plan, memory, memory.Record
+	n.plan, n.memory = plan, memory
+	n.keep()
 	if memory.Ordered.Over && memory.Ordered.ID == n.obs.Order.ID {
 		n.obs.Order = decide.Order{}
 	}
@@ -235,6 +248,25 @@ func (n *node) turn() {
 	}
 	n.publish()
 	n.w.consulMember(n)
+}
+
+// keep writes the record, which takes a moment or as long as the disk hangs; until then a sidecar that starts has the old one.
+func (n *node) keep() {
+	rec := n.memory.Record
+	if rec.Equal(n.saved) || rec.Equal(n.saving) {
+		return
+	}
+	n.saving = rec
+	n.w.after(2*time.Millisecond, func() {
+		n.sidecar(func() {
+			n.disk(func() {
+				if n.saving.Equal(rec) {
+					n.saved = rec
+					n.wake()
+				}
+			})
+		})
+	})
 }
 
 // publish tells the others how it is, by gossip.
@@ -279,6 +311,9 @@ func (n *node) status() schema.Status {
 	st := schema.Status{
 		Name: n.name, State: n.plan.State, Reason: n.plan.Reason, SystemID: n.memory.Record.SystemID, Timeline: n.memory.Timeline,
 		Epoch: n.memory.Record.Epoch, LSN: n.memory.LSN, Addresses: n.obs.Addresses, Tags: n.obs.Tags, CloneFrom: n.plan.CloneFrom,
+	}
+	if silent := n.obs.Now.Sub(n.wroteAt); n.wroteAt != schema.Never && silent > n.obs.Config.HangBound()/2 {
+		st.DiskSilent = schema.Duration(silent)
 	}
 	switch {
 	case r.Active && (r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping):

@@ -52,6 +52,8 @@ type postgres struct {
 	streaming  bool
 	heard      moment // last message of the upstream
 	ending     bool
+	stuck      int                 // commits that wait for the disk
+	doomed     decide.ProcessState // what it will have ended as, once its disk lets it die
 
 	// Synchronous replication: what commits wait for, what walsenders may still go by until was, what
 	// each standby has said that it flushed, and the commits that wait.
@@ -101,7 +103,7 @@ func (p *postgres) setFence() {
 	if p.n.w.o.Mutate == NoFence {
 		return
 	}
-	p.n.w.after(p.n.clock.until(p.deadline)+p.n.w.between(0, fenceGrace), func() { p.fence(gen) })
+	p.n.w.after(p.n.clock.until(p.deadline)+p.n.clock.local(p.n.w.between(0, fenceGrace-time.Millisecond)), func() { p.fence(gen) })
 }
 
 // fenceGrace is launch.FenceGrace and the time that the last signal takes.
@@ -116,7 +118,24 @@ func (p *postgres) fence(gen int) {
 		return
 	}
 	p.n.w.tell("%s: fenced in epoch %d", p.n.name, p.epoch)
-	p.end(decide.ProcessFenced)
+	p.die(decide.ProcessFenced)
+}
+
+// die is SIGKILL to every process: none runs on, but while the disk hangs some are there still.
+func (p *postgres) die(s decide.ProcessState) {
+	if !p.n.stalled {
+		p.end(s)
+		return
+	}
+	if p.doomed == "" {
+		p.state, p.doomed = decide.ProcessStopping, s
+		gen := p.gen
+		p.n.disk(func() {
+			if p.gen == gen {
+				p.end(p.doomed)
+			}
+		})
+	}
 }
 
 // end is the death of every process of the server.
@@ -125,6 +144,7 @@ func (p *postgres) end(s decide.ProcessState) {
 	p.gen++
 	p.armed = false
 	p.starting, p.streaming, p.closed = false, false, false
+	p.stuck, p.doomed = 0, ""
 	p.upstream = ""
 	p.waiting, p.acks = nil, nil
 	p.sync, p.former = schema.SyncSet{}, schema.SyncSet{}
@@ -155,8 +175,8 @@ func (p *postgres) start(role schema.Role, e schema.Epoch, deadline schema.Insta
 			ready(false)
 			return
 		}
-		p.n.host(func() {
-			if p.gen != gen {
+		p.written(func() {
+			if p.gen != gen || p.state != decide.ProcessRunning {
 				ready(false)
 				return
 			}
@@ -180,8 +200,8 @@ func (p *postgres) promote(next schema.Timeline, ended func(bool)) {
 	}
 	gen := p.gen
 	p.n.w.after(d, func() {
-		p.n.host(func() {
-			if p.gen != gen || !p.running() {
+		p.written(func() {
+			if p.gen != gen || !p.running() || p.doomed != "" {
 				ended(false)
 				return
 			}
@@ -194,6 +214,11 @@ func (p *postgres) promote(next schema.Timeline, ended func(bool)) {
 			ended(true)
 		})
 	})
+}
+
+// written runs f on the host once its disk has taken what comes before.
+func (p *postgres) written(f func()) {
+	p.n.host(func() { p.n.disk(f) })
 }
 
 // branchOff begins the next timeline. Left to itself PostgreSQL takes the next number, so that two servers
@@ -215,6 +240,11 @@ func (p *postgres) write(id uint64, ack func()) {
 	if p.closed {
 		return
 	}
+	if p.n.stalled { // its record waits for the flush, which waits for the disk
+		p.stuck++
+		return
+	}
+	p.stuck = 0
 	p.n.w.ledger.accepted(p, id)
 	p.wal = append(p.wal, entry{id, p.timeline})
 	p.waiting = append(p.waiting, waiter{len(p.wal), ack})
@@ -301,6 +331,9 @@ func (p *postgres) shipTo(q *postgres) {
 				return
 			}
 			q.heard = p.n.w.now
+			if q.n.stalled {
+				return
+			}
 			if have := len(q.wal) - from; have < len(batch) {
 				q.wal = append(q.wal, batch[have:]...)
 			}
@@ -386,7 +419,7 @@ func (p *postgres) stop(ended func()) {
 	gen := p.gen
 	var wait func()
 	wait = func() {
-		if p.gen != gen {
+		if p.gen != gen || p.doomed != "" {
 			return
 		}
 		for _, other := range p.n.w.nodes {
@@ -400,7 +433,7 @@ func (p *postgres) stop(ended func()) {
 		p.end(decide.ProcessStopped)
 		ended()
 	}
-	p.n.w.after(p.n.w.between(20*time.Millisecond, 150*time.Millisecond), func() { p.n.host(wait) })
+	p.n.w.after(p.n.w.between(20*time.Millisecond, 150*time.Millisecond), func() { p.written(wait) })
 }
 
 // copyFrom replaces the data directory by a copy of another server's.

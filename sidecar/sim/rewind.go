@@ -14,7 +14,7 @@ func (n *node) rewind(up *node, report func(decide.Certainty)) {
 		return !n.pg.running() && up.pg.writable() && !up.frozen && n.w.connected(n.name, up.name)
 	}
 	n.w.after(n.w.between(50*time.Millisecond, 500*time.Millisecond), func() {
-		n.host(func() {
+		n.pg.written(func() {
 			switch {
 			case n.gen != gen || n.pg.running() || !n.pg.valid:
 				return
@@ -28,7 +28,7 @@ func (n *node) rewind(up *node, report func(decide.Certainty)) {
 			n.w.ledger.cloned(n, up)
 			n.pg.valid, n.pg.half = false, true
 			n.w.after(n.w.between(50*time.Millisecond, time.Second), func() {
-				n.host(func() {
+				n.pg.written(func() {
 					if n.gen != gen || !n.up || n.w.chance(0.15) || !possible() {
 						n.w.tell("%s: a rewind ends half-way", n.name)
 						report(decide.Unclear)

@@ -43,6 +43,8 @@ type Options struct {
 	Length, Quiet time.Duration
 	// Faults is how often something is broken, on average; zero breaks nothing.
 	Faults time.Duration
+	// Longest is how long a fault lasts at most; zero is 12 s.
+	Longest time.Duration
 	// Kinds are the kinds of fault to choose from; empty means all.
 	Kinds []Fault
 	// Mutate breaks one of howdah's own rules, to show that the checks notice.
