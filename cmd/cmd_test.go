@@ -234,6 +234,9 @@ func TestLoggerForms(t *testing.T) {
 		}
 		log.Debug("quiet")
 		log.Info("loud")
+		if err := log.Sync(); err != nil {
+			t.Fatal(err)
+		}
 		if got := w.String(); !strings.Contains(got, c.want) || strings.Contains(got, c.not) {
 			t.Errorf("%+v: %q", c.o, got)
 		}

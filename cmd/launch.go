@@ -70,6 +70,7 @@ func (l *Launch) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = log.Sync() }()
 	binDir, err := l.binDir("/usr/lib/postgresql/*/bin/postgres")
 	if err != nil {
 		return err

@@ -81,6 +81,7 @@ func (c *Router) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = log.Sync() }()
 	keys, err := readGossipKeys(c.Gossip.KeyFile)
 	if err != nil {
 		return fmt.Errorf("gossip-key-file: %w", err)

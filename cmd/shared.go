@@ -27,7 +27,7 @@ func (o *LogOptions) declare(s *options.Set) {
 	s.String(&o.Format, "log-format", "how: console for people, json for collectors", options.OneOf("console", "json"))
 }
 
-// logger writes to w, one line for each entry.
+// logger writes to w, one line for each entry. It never waits for w; Sync does, for a moment.
 func (o LogOptions) logger(w io.Writer) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(o.Level)
 	if err != nil {
@@ -42,7 +42,7 @@ func (o LogOptions) logger(w io.Writer) (*zap.Logger, error) {
 		encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 		encoder = zapcore.NewJSONEncoder(encoding)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
+	return zap.New(zapcore.NewCore(encoder, newLogQueue(w), level)), nil
 }
 
 // ConsulOptions say where Consul is and who asks. Empty ones are Consul's own (CONSUL_HTTP_ADDR and kin).

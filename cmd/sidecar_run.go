@@ -27,6 +27,7 @@ func (c *Sidecar) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = m.log.Sync() }()
 	defer m.launcher.Close()
 	instance := rand.Text()
 	server, err := c.server(m)
