@@ -322,9 +322,12 @@ func (k *striker) shoot(pm *child, sig unix.Signal) {
 	_ = k.children.signal(pm, sig)
 }
 
-// sweep is the thorough part, which walks the process table.
+// sweep is the thorough part, which walks the process table. It ends early where a walk finds none but those that the one
+// before has killed: they die once the kernel lets them, which for one that waits for a disk that hangs may be in an
+// hour. It would take a processor for all that time, and longer than deadman gives it.
 func (k *striker) sweep(sig unix.Signal) (none bool) {
 	empty := 0
+	killed := map[int]uint64{}
 	for range strikeRounds {
 		found, err := k.procs.tree(os.Getpid(), k.children.ofJob)
 		if err != nil {
@@ -337,10 +340,13 @@ func (k *striker) sweep(sig unix.Signal) (none bool) {
 			continue
 		}
 		empty = 0
+		fresh := false
 		for _, s := range found {
 			_ = unix.Kill(s.PID, sig)
+			fresh = fresh || killed[s.PID] != s.Start
+			killed[s.PID] = s.Start
 		}
-		if sig != unix.SIGKILL {
+		if sig != unix.SIGKILL || !fresh {
 			return false
 		}
 	}
