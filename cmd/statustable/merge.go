@@ -58,6 +58,10 @@ type Picture struct {
 	// Consul is the state of Consul in words.
 	Consul  string `json:"consul"`
 	Members []Row  `json:"members"`
+	// Asks names the primary that cannot renew its lease and asks for promises instead, Promises what it was told; empty
+	// while there is none.
+	Asks     string               `json:"asks,omitempty"`
+	Promises []schema.PromiseView `json:"promises,omitempty"`
 }
 
 // Paused is who put a cluster into maintenance and why.
@@ -129,6 +133,12 @@ func Merge(cluster string, consul Consul, answers []Answer) Picture {
 		p.Members = append(p.Members, *rows[name])
 	}
 	p.settle()
+	var epoch schema.Epoch
+	for _, a := range answers {
+		if s := a.Status; s != nil && len(s.Promises) > 0 && s.Self.Epoch >= epoch {
+			epoch, p.Asks, p.Promises = s.Self.Epoch, s.Member, s.Promises
+		}
+	}
 	p.Consul = consulState(consul, answers)
 	return p
 }

@@ -169,3 +169,22 @@ func TestSettingsThatWaitForARestartAreMarkedAndNamed(t *testing.T) {
 		t.Errorf("a member that waits for nothing is marked:\n%s", got)
 	}
 }
+
+func TestPromisesAreShown(t *testing.T) {
+	a := answer(primary())
+	a.Status.Promises = []schema.PromiseView{
+		{Member: "b", Given: true, AskedAgo: seconds(0.2), GivenAgo: seconds(0.2)},
+		{Member: "c", Why: "no answer: timeout", AskedAgo: seconds(0.2), GivenAgo: seconds(4)},
+		{Member: "d", Why: "epoch 3 is over", AskedAgo: seconds(0.2), GivenAgo: -1},
+	}
+	got := table(t, Merge("main", Consul{}, []Answer{answer(standby("b", 4, 0x5000000)), a}))
+	for _, want := range []string{
+		"\na cannot renew its lease in consul and needs a promise of each of these:\n  b: promised 200ms ago\n",
+		"  c: asked 200ms ago: no answer: timeout; it promised last 4s ago\n",
+		"  d: asked 200ms ago: epoch 3 is over; it has never promised\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("want %q in\n%s", want, got)
+		}
+	}
+}

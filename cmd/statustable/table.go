@@ -45,9 +45,30 @@ func (p Picture) WriteTable(w io.Writer) error {
 	if reasons := p.reasons(); len(reasons) > 0 {
 		b.WriteString("\n" + strings.Join(reasons, "\n") + "\n")
 	}
+	b.WriteString(p.promises())
 	b.WriteString(p.restarts())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// promises says by whose word a primary serves that cannot renew its lease in Consul, or who keeps it from doing so.
+func (p Picture) promises() string {
+	if len(p.Promises) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s cannot renew its lease in consul and needs a promise of each of these:\n", oneLine(p.Asks))
+	for _, v := range p.Promises {
+		switch {
+		case v.Given:
+			fmt.Fprintf(&b, "  %s: promised %s ago\n", oneLine(v.Member), brief(v.AskedAgo.D()))
+		case v.GivenAgo < 0:
+			fmt.Fprintf(&b, "  %s: asked %s ago: %s; it has never promised\n", oneLine(v.Member), brief(v.AskedAgo.D()), oneLine(v.Why))
+		default:
+			fmt.Fprintf(&b, "  %s: asked %s ago: %s; it promised last %s ago\n", oneLine(v.Member), brief(v.AskedAgo.D()), oneLine(v.Why), brief(v.GivenAgo.D()))
+		}
+	}
+	return b.String()
 }
 
 // restartMark stands beside the state of a member whose Postgres waits for a restart.
