@@ -3,7 +3,9 @@ package decide
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"testing"
+	"time"
 
 	"howdah/consul/schema"
 )
@@ -108,4 +110,26 @@ func TestElectsMeetsEveryHolder(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A set that grows is first widened in the record and then applied; narrowing the record again in between would go on for ever.
+func TestAGrowingSetIsApplied(t *testing.T) {
+	o, m := holder()
+	o.Config.SynchronousMode = schema.SyncOn
+	for _, n := range []string{"pg2", "pg3"} {
+		o.SQL.Replicas = append(o.SQL.Replicas, Replica{Name: n, Flush: 0x6000, Streaming: true})
+	}
+	one := schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}
+	m.Reign.Sync = Synchronous{Recorded: one, Wanted: one, Applied: one, AppliedAt: t0 - schema.Instant(time.Minute), AppliedLSN: 0x5000}
+	for i := range 6 {
+		o = o.at(time.Duration(i)*100*time.Millisecond, 0)
+		o.SQL.At = o.Now
+		var p Plan
+		p, m = Decide(o, m)
+		if slices.Contains(planned(p), SetSync) {
+			return
+		}
+		m.Reign.Sync.Recorded = m.Reign.Sync.Wanted // as the next renewal writes it
+	}
+	t.Errorf("never applied: %+v", m.Reign.Sync)
 }

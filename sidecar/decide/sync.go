@@ -125,13 +125,19 @@ func (d *decision) keepSync() {
 	case !s.Wanted.Equal(s.Recorded):
 	case s.Closed && !d.waitersArrived():
 		d.say(schema.StatePromoting, "commits that waited for a standby when postgres went away are visible now: clients are kept out until %s have them", s.Recorded)
-	case !s.Closed && !s.Recorded.Equal(s.Applied) && d.settled() && d.have(s.Applied, s.AppliedLSN):
+	case !s.Closed && !s.Recorded.Equal(s.Applied) && !d.steps(target) && d.settled() && d.have(s.Applied, s.AppliedLSN):
 		s.Wanted = s.Applied // what is sure already is recorded before the set is changed again, which takes time to be sure of
 	case !covers(s.Recorded, target, d.o.Name):
 		s.Wanted = between(s.Recorded, target)
 	case s.Closed || !s.Applied.Equal(target):
 		d.do(Action{Kind: SetSync, Sync: target, Timeout: d.o.lease(), Why: "synchronous: " + target.String()})
 	}
+}
+
+// steps reports a record that was widened on the way from the set that PostgreSQL goes by to target: that comes next.
+func (d *decision) steps(target schema.SyncSet) bool {
+	s := d.m.Reign.Sync
+	return !s.Applied.Equal(target) && s.Recorded.Equal(between(s.Applied, target)) && covers(s.Recorded, target, d.o.Name)
 }
 
 // waitersArrived reports that what Postgres recovered is where the record says that commits are.
