@@ -33,6 +33,8 @@ type Sidecar struct {
 	APIListen, APIAdvertise, APITokenFile, APICertFile, APIKeyFile string
 	// SecretsDir holds the secrets, BootstrapConfig is a YAML file with the configuration of a new cluster.
 	SecretsDir, BootstrapConfig string
+	// Init says what becomes of a cluster that is not initialised yet: schema.InitNew or schema.InitExisting.
+	Init string
 	// Priority, NoFailover, NoSync, NoLoadBalance and CloneFrom are the member's tags.
 	Priority                                     int
 	NoFailover, NoSync, NoLoadBalance, CloneFrom bool
@@ -48,7 +50,7 @@ func NewSidecar(stdio Stdio) *Sidecar {
 	return &Sidecar{
 		LaunchSocket: defaultLaunchSocket, PostgresListen: "0.0.0.0:5432", PostgresSocketDir: defaultPostgresSocketDir,
 		Gossip: GossipOptions{Listen: "0.0.0.0:7946"}, APIListen: "0.0.0.0:8008",
-		SecretsDir: "/etc/howdah/secrets", RegisterService: true, Log: defaultLog(), stdio: stdio,
+		SecretsDir: "/etc/howdah/secrets", RegisterService: true, Init: schema.InitNew, Log: defaultLog(), stdio: stdio,
 	}
 }
 
@@ -61,6 +63,8 @@ func (c *Sidecar) Declare(s *options.Set) {
 	s.String(&c.LaunchSocket, "launch-socket", "the socket of howdah launch", options.Required, absolute)
 	s.String(&c.SecretsDir, "secrets-dir", "files superuser, replication, rewind, router (passwords), gossip.key, api.token; those missing are generated", options.Required, absolute)
 	s.String(&c.BootstrapConfig, "bootstrap-config", "a YAML file with the configuration that a new cluster gets", options.Placeholder("FILE"))
+	s.String(&c.Init, "init", "the first data of a cluster that is not initialised: new (initdb), or existing (adopt the primary's directory that is here)",
+		options.OneOf(schema.InitNew, schema.InitExisting))
 	s.Int(&c.Priority, "priority", "orders candidates before their LSN does, higher first", -1000, 1000)
 	s.Bool(&c.NoFailover, "nofailover", "this member never becomes the primary")
 	s.Bool(&c.NoSync, "nosync", "no commit waits for this member")

@@ -144,6 +144,8 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 	switch a.Kind {
 	case decide.Initdb:
 		return x.initdb(ctx, out)
+	case decide.Adopt:
+		return x.adopt(ctx, out)
 	case decide.Clone:
 		return x.clone(ctx, a)
 	case decide.Rewind:
@@ -229,6 +231,29 @@ func (x actor) promote(ctx context.Context, a decide.Action) error {
 
 func (x actor) initdb(ctx context.Context, out *decide.Outcome) error {
 	if err := x.s.d.Server.Initdb(ctx, x.config); err != nil {
+		return err
+	}
+	found, err := x.s.d.Server.Inspect(ctx)
+	out.SystemID = found.SystemID()
+	return err
+}
+
+// adopt takes the data directory over. What its own configuration says about the whole cluster goes to Consul first,
+// while it still can be told from what howdah writes.
+func (x actor) adopt(ctx context.Context, out *decide.Outcome) error {
+	config := x.config
+	if !x.state.Config.Exists {
+		var err error
+		if config, err = x.s.d.Server.Existing(ctx, config); err != nil {
+			return err
+		}
+		put, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if err := x.s.d.Documents.PutConfig(put, config, 0); err != nil {
+			return err
+		}
+	}
+	if err := x.s.d.Server.Adopt(ctx, config); err != nil {
 		return err
 	}
 	found, err := x.s.d.Server.Inspect(ctx)

@@ -30,6 +30,11 @@ func (l *loop) seeState(st schema.ClusterState, err error) {
 	}
 	l.obs.SeeConsul(st.AnsweredAt, "")
 	l.obs.SeeState(st)
+	if init := st.Initialize.Value; l.obs.Init == schema.InitExisting && init.SystemID != "" {
+		l.log.Info("--init existing says nothing any more: the cluster is initialised", zap.String("mode", init.Mode), zap.String("by", init.By),
+			zap.String("system_id", init.SystemID))
+		l.obs.Init = ""
+	}
 	if c := st.Config; c.Exists {
 		if err := c.Value.Validate(); err != nil {
 			l.log.Error("the cluster configuration in consul is not valid, the last valid one stays in force", zap.Error(err))

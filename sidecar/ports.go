@@ -58,6 +58,8 @@ type Server interface {
 	Inspect(ctx context.Context) (postgres.DataDir, error)
 	Probe(ctx context.Context) (postgres.Probe, error)
 	Initdb(ctx context.Context, cfg schema.ClusterConfig) error
+	Existing(ctx context.Context, cfg schema.ClusterConfig) (schema.ClusterConfig, error)
+	Adopt(ctx context.Context, cfg schema.ClusterConfig) error
 	Clone(ctx context.Context, r postgres.CloneRequest) error
 	Rewind(ctx context.Context, r postgres.RewindRequest) error
 	Configure(ctx context.Context, s postgres.Settings) (postgres.Change, error)
@@ -101,6 +103,6 @@ type Runner struct{ Client *launch.Client }
 
 // Run implements postgres.Runner.
 func (r Runner) Run(ctx context.Context, c postgres.Command) (postgres.Result, error) {
-	res, err := r.Client.RunWait(ctx, launch.RunRequest{Tool: c.Tool, Args: c.Args, Env: c.Env})
+	res, err := r.Client.RunWait(ctx, launch.RunRequest{Tool: c.Tool, Args: c.Args, Env: c.Env, Stdin: c.Stdin})
 	return postgres.Result{ExitCode: res.ExitCode, Output: res.Output}, err
 }

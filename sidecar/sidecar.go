@@ -25,7 +25,9 @@ type Options struct {
 	Tags      schema.Tags
 	// Bootstrap is written to Consul as the cluster configuration where there is none yet.
 	Bootstrap schema.ClusterConfig
-	Version   string
+	// Init is what becomes of a cluster that is not initialised: schema.InitNew (also if empty) or schema.InitExisting.
+	Init    string
+	Version string
 	// Instance is made anew at each start; empty has New make one.
 	Instance string
 	Log      *zap.Logger
@@ -73,7 +75,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 		wakeFiles: make(chan struct{}, 1),
 	}
 	s.loop.obs = decide.Observation{
-		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Session: rec.Session,
+		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Init: o.Init, Session: rec.Session,
 		Data:    decide.Data{State: decide.DataUnknown, Detail: "not looked at yet"},
 		Process: decide.Process{State: decide.ProcessUnknown, Detail: "not asked yet"},
 		SQL:     decide.SQL{State: decide.SQLUnknown},

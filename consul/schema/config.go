@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -134,7 +135,7 @@ func (c ClusterConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("pause_by, pause_reason: %d bytes are not allowed; choose at most %d together", len(c.PauseBy)+len(c.PauseReason), maxPauseText))
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Parameters)) {
-		if why, ruled := RuledParameters[k]; ruled {
+		if why, ruled := RuledParameters[k]; ruled && (k != "wal_level" || !strings.EqualFold(c.Parameters[k], "logical")) {
 			errs = append(errs, fmt.Errorf("parameters: %s cannot be set here: %s", k, why))
 		}
 	}

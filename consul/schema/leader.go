@@ -89,9 +89,16 @@ type Initialize struct {
 	SystemID string `json:"system_id"`
 	// By is the member that bootstraps or has bootstrapped.
 	By string `json:"by"`
-	// Mode is "new", or "recovered" if it was written again from a member's own record.
+	// Mode is one of InitNew, InitExisting and InitRecovered.
 	Mode string `json:"mode"`
 }
+
+// Where the first data of a cluster came from.
+const (
+	InitNew       = "new"       // initdb
+	InitExisting  = "existing"  // a data directory that another system or an operator had made, adopted in place
+	InitRecovered = "recovered" // the key was lost and written again from a member's own record
+)
 
 // Reign is one entry of the history key.
 type Reign struct {

@@ -17,12 +17,11 @@ func (d *decision) uninitialized() {
 	switch d.o.Data.State {
 	case DataValid:
 		if d.m.Record.Epoch == 0 {
-			d.say(schema.StateNeedsOperator, "the data directory holds a cluster (system identifier %s) that howdah did not make; "+
-				"to have a new cluster, point --data-dir at an empty directory", d.o.Data.SystemID)
+			d.foundData()
 			return
 		}
 		// We were a member of this very cluster: our own record says so. Consul forgot; we did not.
-		d.putInitialize(schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: "recovered"}, "consul has lost the initialize key; it is written again from this member's record")
+		d.putInitialize(schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: schema.InitRecovered}, "consul has lost the initialize key; it is written again from this member's record")
 	case DataEmpty, DataIncomplete:
 		if d.m.Record.SystemID != "" {
 			d.say(schema.StateNeedsOperator, "this member once held cluster %s (system identifier %s), now its data directory is empty and consul holds nothing: "+
@@ -30,8 +29,36 @@ func (d *decision) uninitialized() {
 				d.m.Record.Cluster, d.m.Record.SystemID)
 			return
 		}
-		d.putInitialize(schema.Initialize{By: d.o.Name, Mode: "new"}, "a new cluster")
+		if d.o.Init == schema.InitExisting {
+			d.say(schema.StateWaiting, "there is nothing to adopt (--init existing): the data directory is empty; waiting for the member whose directory is to be adopted")
+			return
+		}
+		d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitNew}, "a new cluster")
 	}
+}
+
+// foundData is a data directory that no reign has known, in a cluster that is not initialised. It is adopted only where
+// an operator has said so, and nobody else has data of this cluster.
+func (d *decision) foundData() {
+	id := d.o.Data.SystemID
+	if d.o.Init != schema.InitExisting {
+		d.say(schema.StateNeedsOperator, "the data directory holds a cluster (system identifier %s) that howdah did not make; "+
+			"to adopt it, start the sidecar with --init existing; to have a new cluster, point --data-dir at an empty directory", id)
+		return
+	}
+	for _, m := range d.o.State.Members {
+		if other := m.Value.SystemID; m.Value.Name != d.o.Name && other != "" && other != id {
+			d.say(schema.StateNeedsOperator, "not adopting the data directory (system identifier %s): member %s is registered with that of system identifier %s; "+
+				"check --cluster, or howdah remove %s if it is gone for good", id, m.Value.Name, other, m.Value.Name)
+			return
+		}
+	}
+	if d.o.Data.StandbySignal {
+		d.say(schema.StateWaiting, "the data directory is a standby's, which is not adopted as a primary: waiting for the member that has the primary's, "+
+			"started with --init existing; if this is all there is, promote it with pg_ctl promote first, stop it again, and start the sidecar")
+		return
+	}
+	d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitExisting}, "the data directory is adopted, system identifier "+id)
 }
 
 func (d *decision) putInitialize(v schema.Initialize, why string) {
@@ -58,15 +85,21 @@ func (d *decision) bootstrapping() {
 
 // bootstrapReign is what the holder does until the first data directory stands.
 func (d *decision) bootstrapReign() {
-	d.say(schema.StateInitializing, "making the first data directory")
 	init := d.o.State.Initialize
+	existing := init.Value.Mode == schema.InitExisting
 	switch {
+	case existing && (d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete):
+		d.say(schema.StateNeedsOperator, "the data directory that was to be adopted is gone: bring it back, or for a new cluster delete the key howdah/%s/initialize in consul", d.m.Record.Cluster)
+	case existing && d.o.Data.State == DataValid && init.Value.SystemID == "" && d.m.Adopted != d.o.Data.SystemID:
+		d.do(Action{Kind: Adopt, Why: "an operator asked for it"})
+		d.say(schema.StateInitializing, "adopting the data directory")
 	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
 		d.do(Action{Kind: Initdb, Why: "bootstrap"})
 	case d.o.Data.State == DataValid && init.Value.SystemID == "":
 		d.do(Action{Kind: PutInitialize, Index: init.Index, Timeout: d.o.lease(),
-			Initialize: schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: init.Value.Mode}, Why: "the first initdb is complete"})
+			Initialize: schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: init.Value.Mode}, Why: "the first data directory is ready"})
 	case d.o.Data.State == DataValid && init.Value.SystemID == d.o.Data.SystemID:
 		d.setPhase(schema.PhasePromoting)
 	}
+	d.say(schema.StateInitializing, "making the first data directory")
 }

@@ -545,3 +545,71 @@ func TestPromisesAreAskedForTwice(t *testing.T) {
 		})
 	}
 }
+
+// A directory that howdah did not make becomes the first of a cluster only where an operator said so.
+func TestAdopt(t *testing.T) {
+	found := func(change func(*Observation)) Plan {
+		o, _ := standby()
+		o.State, o.Lock = schema.ClusterState{Index: 1}, schema.LockView{Known: true, AskedAt: t0}
+		o.Data, o.SQL = Data{State: DataValid, At: t0, SystemID: "7", Timeline: 3}, SQL{}
+		o.Process, o.Init = Process{State: ProcessStopped, At: o.Now}, schema.InitExisting
+		change(&o)
+		p, _ := Decide(o, Memory{Record: Record{Cluster: "c", Name: "pg2"}, SessionAt: t0})
+		return p
+	}
+	for name, c := range map[string]struct {
+		change func(*Observation)
+		want   []Kind
+		words  string
+	}{
+		"asked for":        {func(*Observation) {}, []Kind{PutInitialize}, "adopted"},
+		"not asked for":    {func(o *Observation) { o.Init = schema.InitNew }, nil, "--init existing"},
+		"a standby's":      {func(o *Observation) { o.Data.StandbySignal = true }, nil, "a standby's"},
+		"nothing there":    {func(o *Observation) { o.Data = Data{State: DataEmpty, At: t0} }, nil, "nothing to adopt"},
+		"a peer's differ":  {func(o *Observation) { p := peer("pg3", 0); p.Status.SystemID = "8"; o.Peers = []schema.Peer{p} }, nil, "pg3 has its data"},
+		"an old standby's": {func(o *Observation) { p := peer("pg3", 0); p.Status.Epoch = 0; o.Peers = []schema.Peer{p} }, []Kind{PutInitialize}, "adopted"},
+		"registered differ": {func(o *Observation) {
+			o.State.Members = []schema.Doc[schema.Member]{{Exists: true, Value: schema.Member{Name: "pg3", SystemID: "8"}}}
+		}, nil, "pg3 is registered"},
+		"an epoch was known": {func(o *Observation) {
+			p := peer("pg3", 0)
+			o.Peers = []schema.Peer{p}
+		}, []Kind{PutInitialize}, "written again"},
+	} {
+		if p := found(c.change); !slices.Equal(planned(p), c.want) || !strings.Contains(p.Reason, c.words) {
+			t.Errorf("%s: planned %v: %s", name, planned(p), p.Reason)
+		}
+	}
+}
+
+// The holder adopts once, says whose data they are, and begins its reign on the timeline that is there.
+func TestAdoptionBeginsAReign(t *testing.T) {
+	o, m := standby()
+	o.Data, o.SQL = Data{State: DataValid, At: t0, SystemID: "7", Timeline: 3}, SQL{}
+	o.Process = Process{State: ProcessStopped, At: t0}
+	o.State.Initialize.Value = schema.Initialize{By: "pg2", Mode: schema.InitExisting}
+	o.Lock = schema.LockView{Known: true, Exists: true, Index: 71, Session: "s2", AskedAt: t0, Leader: schema.Leader{
+		Member: "pg2", Epoch: 1, Phase: schema.PhaseBootstrapping, Session: "s2", Lease: schema.Duration(lease), Members: []string{"pg2"}}}
+	m.Record = Record{Cluster: "c", Name: "pg2", SystemID: "7", Session: "s2"}
+	m.Reign = Reign{Active: true, Epoch: 1, Phase: schema.PhaseBootstrapping, WrittenPhase: schema.PhaseBootstrapping, Session: "s2", Index: 71,
+		AskedAt: t0, RenewedAt: t0, Deadline: t0.Add(lease), Written: []string{"pg1", "pg2", "pg3"}}
+	p, m := Decide(o, m)
+	if !slices.Equal(planned(p), []Kind{Adopt}) {
+		t.Fatalf("planned %v", planned(p))
+	}
+	o.Done = []Outcome{{Action: Action{Kind: Adopt}, Result: OK, SystemID: "7", EndedAt: t0 + 1}}
+	o.Now, o.Data.At, o.Process.At = t0+2, t0+2, t0+2
+	if p, m = Decide(o, m); !slices.Equal(planned(p), []Kind{PutInitialize}) || p.Actions[0].Initialize.SystemID != "7" {
+		t.Fatalf("after it: planned %v", p.Actions)
+	}
+	o.Done, o.State.Initialize.Value.SystemID = nil, "7"
+	_, m = Decide(o, m)
+	if p, _ = Decide(o, m); !slices.Contains(planned(p), StartPrimary) {
+		t.Errorf("once Consul knows: planned %v: %s", planned(p), p.Reason)
+	}
+	o.Data, o.State.Initialize.Value.SystemID = Data{State: DataEmpty, At: o.Now}, ""
+	m.Reign.Phase = schema.PhaseBootstrapping
+	if p, _ = Decide(o, m); slices.Contains(planned(p), Initdb) || p.State != schema.StateNeedsOperator {
+		t.Errorf("the directory is gone: planned %v: %s", planned(p), p.Reason)
+	}
+}

@@ -169,11 +169,8 @@ func (d *decision) learnOutcome(out Outcome) {
 		}
 	case Rewind:
 		d.learnRewind(out)
-	case Initdb:
-		if out.Result == OK {
-			d.m.Record.SystemID = out.SystemID
-			d.note(schema.EventInitdb, d.m.Record.Epoch, "system identifier %s", out.SystemID)
-		}
+	case Initdb, Adopt:
+		d.learnFirstData(out)
 	case StartStandby, Follow:
 		if out.Result == OK {
 			d.m.Following, d.m.NotStreaming = out.Action.From, schema.Never
@@ -191,6 +188,18 @@ func (d *decision) learnOutcome(out Outcome) {
 		d.m.HandledAt = schema.Latest(d.m.HandledAt, out.EndedAt)
 	}
 	d.learnRetry(out)
+}
+
+// learnFirstData takes in the first data directory of a cluster.
+func (d *decision) learnFirstData(out Outcome) {
+	if out.Result != OK {
+		return
+	}
+	d.m.Record.SystemID = out.SystemID
+	if out.Action.Kind == Adopt {
+		d.m.Adopted = out.SystemID
+	}
+	d.note(schema.EventInitdb, d.m.Record.Epoch, "%s, system identifier %s", out.Action.Kind, out.SystemID)
 }
 
 // learnRetry holds back what has failed. An action on Postgres waits 0.5 s, then twice as long each

@@ -57,6 +57,8 @@ type Memory struct {
 	LSN schema.LSN
 	// Stall is what suggests that the WAL cannot be written.
 	Stall Stall
+	// Adopted is the system identifier of the data directory that this process has adopted.
+	Adopted string
 	// Crashes are the restarts in place since Postgres last ran well for a minute.
 	Crashes   int
 	HealthyAt schema.Instant

@@ -45,6 +45,7 @@ const (
 	DropRequest   Kind = "drop request"
 
 	Initdb       Kind = "initdb"
+	Adopt        Kind = "adopt" // make a data directory that howdah did not make its own, in place
 	Clone        Kind = "clone"
 	Rewind       Kind = "rewind" // bring a stopped data directory onto the history of From
 	StartPrimary Kind = "start primary"
@@ -69,7 +70,7 @@ var slots = map[Kind]Slot{
 	ReadLeader: SlotLock, Seize: SlotLock, Renew: SlotLock, Release: SlotLock,
 	OpenSession: SlotSession, RenewSession: SlotSession,
 	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
-	Initdb: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
+	Initdb: SlotPostgres, Adopt: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
 	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, SetSync: SlotPostgres, Reconfigure: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
 	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises, AskReports: SlotPromises,
 }
@@ -162,7 +163,7 @@ type Outcome struct {
 	Session string
 	// Follows answers CheckHistory: whether our history leads to that of From.
 	Follows bool
-	// SystemID is what Initdb made.
+	// SystemID is what Initdb made or Adopt found.
 	SystemID string
 	// Promises answers AskPromises, one reply for each member asked; a member without one is missing.
 	Promises []schema.PromiseReply

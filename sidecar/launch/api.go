@@ -94,7 +94,7 @@ type armRequest struct {
 	ClientNow schema.Instant `json:"client_now"`
 }
 
-// RunRequest asks for one of PostgreSQL's programs: initdb, pg_basebackup, pg_rewind (long: one at
+// RunRequest asks for one of PostgreSQL's programs: initdb, pg_basebackup, pg_rewind, postgres with -C or --single (long: one at
 // a time, and no postmaster may be started meanwhile), pg_controldata or pg_waldump (may run beside).
 // initdb and pg_rewind are refused while a postmaster runs.
 type RunRequest struct {

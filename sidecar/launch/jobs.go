@@ -25,6 +25,7 @@ var tools = map[string]struct {
 	"initdb":         {long: true, offline: true},
 	"pg_basebackup":  {long: true},
 	"pg_rewind":      {long: true, offline: true},
+	"postgres":       {long: true, offline: true}, // never as a server: see checkRun
 	"pg_controldata": {},
 	"pg_waldump":     {},
 }
@@ -55,7 +56,11 @@ func (j *job) view(n int) Job {
 
 func checkRun(r RunRequest) error {
 	if _, ok := tools[r.Tool]; !ok {
-		return fmt.Errorf("%w: tool %q; want initdb, pg_basebackup, pg_rewind, pg_controldata or pg_waldump", ErrInvalid, r.Tool)
+		return fmt.Errorf("%w: tool %q; want initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump or postgres", ErrInvalid, r.Tool)
+	}
+	// Neither listens anywhere: one prints a setting, the other serves its standard input alone.
+	if r.Tool == "postgres" && (len(r.Args) == 0 || r.Args[0] != "-C" && r.Args[0] != "--single") {
+		return fmt.Errorf("%w: postgres runs as a tool only with -C or --single first; a server is started by start", ErrInvalid)
 	}
 	for k, v := range r.Env {
 		if !envName.MatchString(k) || strings.ContainsRune(v, 0) {

@@ -23,8 +23,6 @@ func (r *rig) scripted(tool, script string) {
 	for name := range tools {
 		r.must(os.Symlink(filepath.Join(shared.bin, name), filepath.Join(bin, name)))
 	}
-	// postgres finds its own libraries by the path of its executable.
-	r.must(os.Symlink(filepath.Join(shared.bin, "postgres"), filepath.Join(bin, "postgres")))
 	r.must(os.Remove(filepath.Join(bin, tool)))
 	r.must(os.WriteFile(filepath.Join(bin, tool), []byte("#!/bin/sh\n"+script), 0o755))
 	r.options.BinDir = bin

@@ -143,6 +143,10 @@ func (f *fixture) prepare() error {
 	if err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
+	// As every directory has it that a sidecar has had started.
+	if err := os.WriteFile(filepath.Join(f.data, "howdah.conf"), nil, 0o644); err != nil {
+		return err
+	}
 	conf, err := os.OpenFile(filepath.Join(f.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err

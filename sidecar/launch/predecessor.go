@@ -36,15 +36,17 @@ func (s *Server) stopPredecessor(ctx context.Context) error {
 		if len(found) == 0 {
 			return s.bury(&p)
 		}
+		if err := s.refuseForeign(found[0].pid); err != nil {
+			release(found)
+			return err
+		}
 		s.log.Warn("Postgres runs on the data directory without a launcher, so nobody holds its deadline: stopping it at once",
 			zap.Int("processes", len(found)), zap.Int("pid", found[0].pid), zap.String("signal", unix.SignalName(sig)))
 		for _, h := range found {
 			_ = unix.PidfdSendSignal(h.fd, sig, nil, 0)
 		}
 		waitDead(found, grace)
-		for _, h := range found {
-			_ = unix.Close(h.fd)
-		}
+		release(found)
 		sig, grace = unix.SIGKILL, time.Second
 		if err := ctx.Err(); err != nil {
 			return err
@@ -52,6 +54,23 @@ func (s *Server) stopPredecessor(ctx context.Context) error {
 		if time.Now().After(bound) {
 			return fmt.Errorf("%d processes of an earlier Postgres on %s do not die; a disk may hang", len(found), s.o.DataDir)
 		}
+	}
+}
+
+// refuseForeign spares a Postgres that no launcher has started: the data directory has no howdah.conf, which a sidecar
+// writes before every start. It may be Patroni's, stolon's or a single server, and --data-dir a mistake.
+func (s *Server) refuseForeign(pid int) error {
+	_, err := os.Lstat(filepath.Join(s.o.DataDir, "howdah.conf"))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("a PostgreSQL that howdah did not start runs on the data directory (pid %d) and is left alone; to hand it over to howdah, "+
+			"stop whatever keeps it (Patroni, stolon-keeper, the system's service), see that it has stopped (pg_ctl stop -m fast -D %s), and start this again", pid, s.o.DataDir)
+	}
+	return err
+}
+
+func release(all []held) {
+	for _, h := range all {
+		_ = unix.Close(h.fd)
 	}
 }
 

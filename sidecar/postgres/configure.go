@@ -120,6 +120,11 @@ func (p *Postgres) writeConfig(ctx context.Context, dir string, s Settings) (w w
 	if err != nil {
 		return w, err
 	}
+	if before == "" && dir == p.o.DataDir {
+		if err := p.keepForeign(); err != nil {
+			return w, err
+		}
+	}
 	w.names = changedSettings(before, conf)
 	if err := w.put(dir, confName, conf); err != nil {
 		return w, err
@@ -231,6 +236,9 @@ func (w *written) put(dir, name, text string) error {
 
 func (w *written) include(dir string) error {
 	b, err := os.ReadFile(filepath.Join(dir, "postgresql.conf"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: Debian's packages keep it below /etc/postgresql; copy postgresql.conf, pg_hba.conf, pg_ident.conf and conf.d from there into the data directory", err)
+	}
 	if err != nil {
 		return err
 	}

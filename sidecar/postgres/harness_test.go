@@ -69,6 +69,9 @@ func newPrimary(t testing.TB, name string) *member {
 	m := newMember(t, name)
 	postgrestest.NewDataDir(t, m.o.DataDir)
 	m.configure(Settings{Role: schema.RolePrimary})
+	if err := os.RemoveAll(m.keptDir()); err != nil { // the template is howdah's own
+		t.Fatal(err)
+	}
 	m.start()
 	if err := m.EnsureRoles(t.Context()); err != nil {
 		t.Fatal(err)

@@ -48,12 +48,15 @@ type Options struct {
 	Log             *zap.Logger
 }
 
-// Command is one run of a PostgreSQL tool: initdb, pg_basebackup, pg_rewind, pg_controldata or pg_waldump.
+// Command is one run of a PostgreSQL tool: initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump, or postgres
+// with -C or --single.
 type Command struct {
 	Tool string
 	Args []string
 	// Env is added to the runner's own environment.
 	Env map[string]string
+	// Stdin is the tool's standard input.
+	Stdin string
 }
 
 // Result is what a tool left behind. Output holds stdout and stderr together; a runner may

@@ -191,6 +191,12 @@ func (o Options) settings(s Settings, f facts) (all []setting, refused []string,
 		setting{"restart_after_crash", "off"},
 		setting{"recovery_target_timeline", "latest"},
 		setting{"synchronous_standby_names", synchronous},
+		// A target left in a directory that was once restored would stop every standby there.
+		setting{"recovery_target", ""},
+		setting{"recovery_target_name", ""},
+		setting{"recovery_target_time", ""},
+		setting{"recovery_target_xid", ""},
+		setting{"recovery_target_lsn", ""},
 		setting{"primary_conninfo", conninfo},
 		setting{"primary_slot_name", slot},
 	)
