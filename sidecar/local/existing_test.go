@@ -51,11 +51,15 @@ func (f former) start() {
 
 func (f former) stop() { f.run("pg_ctl", "-D", f.dir, "-w", "-m", "fast", "stop") }
 
-// psql asks the member's server as user over its socket, with the password in passfile if there is one.
+// psql asks the member's server: postgres over its socket, where howdah's own lines let it in, others by TCP.
 func (f former) psql(user, password, sql string) string {
 	f.Helper()
 	_, port, _ := strings.Cut(f.member.Addresses.Postgres, ":")
-	return strings.TrimSpace(f.run("psql", "-XAtw", "-d", fmt.Sprintf("host=127.0.0.1 port=%s dbname=postgres user=%s password=%s", port, user, password), "-c", sql))
+	host := "127.0.0.1"
+	if user == "postgres" {
+		host = f.member.runDir()
+	}
+	return strings.TrimSpace(f.run("psql", "-XAtw", "-d", fmt.Sprintf("host=%s port=%s dbname=postgres user=%s password=%s", host, port, user, password), "-c", sql))
 }
 
 const formerHBA = "# the old system's\nlocal all all trust\nhost all boss 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\nhost all app 127.0.0.1/32 md5\n"
@@ -70,7 +74,7 @@ func newFormer(t *testing.T, dress func(former, bool)) (primary, standby former)
 	conf := read(t, filepath.Join(primary.dir, "postgresql.conf"))
 	_, port, _ := strings.Cut(primary.member.Addresses.Postgres, ":")
 	primary.write("postgresql.conf", conf+"\nlisten_addresses = '127.0.0.1'\nport = "+port+"\nshared_buffers = 16MB\nwork_mem = '7MB'\nwal_level = logical\n"+
-		"max_replication_slots = 33\narchive_command = '/bin/true'\nshared_preload_libraries = 'auto_explain'\nfsync = off\n")
+		"max_replication_slots = 33\narchive_mode = on\narchive_command = '/bin/true'\nshared_preload_libraries = 'auto_explain'\nfsync = off\n")
 	primary.write("pg_hba.conf", formerHBA)
 	dress(primary, false)
 	primary.start()
