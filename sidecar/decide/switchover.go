@@ -16,6 +16,10 @@ func (d *decision) consider() {
 	if !req.Exists {
 		return
 	}
+	if d.carriedOut(req.Value) {
+		d.do(Action{Kind: DropRequest, Index: req.Index, Timeout: d.o.lease(), Why: "it was carried out"})
+		return
+	}
 	why := d.refusal(req.Value)
 	if req.Value.ID == d.m.Switch.ID {
 		why = "it was given up"
@@ -32,6 +36,12 @@ func (d *decision) consider() {
 	}
 	d.m.Switch = Switch{ID: req.Value.ID, To: to, Step: StepCheckpoint, Since: d.o.Now}
 	d.switchover()
+}
+
+// carriedOut reports a request whose end is reached: who was asked to let go is the primary no more, and we, whom it named
+// or left open, are.
+func (d *decision) carriedOut(r schema.Request) bool {
+	return r.Kind == schema.RequestSwitchover && r.From != "" && r.From != d.o.Name && (r.To == "" || r.To == d.o.Name)
 }
 
 // refusal returns why a request cannot be carried out; nothing if it can.
