@@ -27,6 +27,7 @@ var vagueNames = []string{"util", "utils", "common", "types", "helpers", "manage
 var clockReaders = map[string]string{
 	"cmd/config.go":                 "a moment shown to people",
 	"cmd/demo.go":                   "a moment shown to people",
+	"cmd/failover.go":               "a moment shown to people",
 	"cmd/history.go":                "a moment shown to people",
 	"cmd/switchover.go":             "a moment shown to people",
 	"consul/embedded/endpoints.go":  "the monotonic part, in the Consul of the demo",

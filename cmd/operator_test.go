@@ -43,6 +43,7 @@ type cluster struct {
 	pending map[string][]string
 	config  schema.ClusterConfig
 	plan    schema.ReinitPlan
+	reason  string
 	// obeyed is called when an order of a member is carried out.
 	obeyed func(c *cluster, name string)
 }
@@ -67,7 +68,7 @@ func newCluster(t *testing.T, names ...string) *cluster {
 
 func (c *cluster) self(name string) schema.Status {
 	s := schema.Status{Name: name, Cluster: "main", Instance: name + "1", Seq: 1, Role: schema.RoleStandby, State: schema.StateStreaming,
-		Timeline: 1, Epoch: c.epoch, LSN: 0x3000000, ReplayLSN: 0x3000000, Addresses: schema.Addresses{API: c.addresses[name]}, PendingRestart: c.pending[name]}
+		Timeline: 1, Epoch: c.epoch, LSN: 0x3000000, ReplayLSN: 0x3000000, Addresses: schema.Addresses{API: c.addresses[name]}, PendingRestart: c.pending[name], Reason: c.reason}
 	if name == c.primary {
 		s.Role, s.State, s.ReplayLSN, s.LeaseLeft = schema.RolePrimary, schema.StateRunning, 0, schema.Duration(2*time.Second)
 	}

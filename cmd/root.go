@@ -45,6 +45,7 @@ func commands(stdio Stdio) []entry {
 		{"demo", "run a whole cluster on this machine", demoLong, NewDemo(stdio)},
 		{"status", "show the cluster", statusLong, NewStatus(stdio)},
 		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
+		{"failover", "make a member the primary while there is none", failoverLong, NewFailover(stdio)},
 		{"restart", "restart Postgres, one member after the other", restartLong, NewRestart(stdio)},
 		{"reinit", "clone a member's data directory anew", reinitLong, NewReinit(stdio)},
 		{"pause", "put the cluster into maintenance", pauseLong, NewPause(stdio)},

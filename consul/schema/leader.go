@@ -128,7 +128,10 @@ func (h History) MaxEpoch() Epoch {
 type RequestKind string
 
 // The kinds of request.
-const RequestSwitchover RequestKind = "switchover"
+const (
+	RequestSwitchover RequestKind = "switchover" // carried out by the primary
+	RequestFailover   RequestKind = "failover"   // carried out by the member that it names, while there is no primary
+)
 
 // Request is the value of the request key: one thing that an operator asked for.
 // Whoever carries it out deletes it by check-and-set.
@@ -140,4 +143,12 @@ type Request struct {
 	// To is the wanted successor; empty means the best candidate.
 	To string    `json:"to,omitempty"`
 	At time.Time `json:"at"`
+	// Epoch and LSN are, for a failover, the newest epoch and what the last primary had published when it was asked
+	// for: a request about any other situation is void.
+	Epoch Epoch `json:"epoch,omitempty"`
+	LSN   LSN   `json:"lsn,omitempty"`
+	// Force lets a member stand that may not by the rules.
+	Force bool `json:"force,omitempty"`
+	// By is who asked, as user@host.
+	By string `json:"by,omitempty"`
 }

@@ -50,6 +50,9 @@ func (d *decision) learnLock() {
 		*s = Seen{Known: true, Exists: v.Exists, Index: v.Index, At: d.o.Now}
 		d.m.JudgedAt, d.m.Barred = schema.Never, ""
 	}
+	if slices.Contains(v.Leader.Members, d.o.Name) {
+		d.m.Record.Named = max(d.m.Record.Named, v.Leader.Epoch)
+	}
 	if d.m.Reign.Active {
 		d.squareReign(v)
 		return

@@ -16,6 +16,8 @@ type Record struct {
 	Epoch schema.Epoch `json:"epoch"`
 	// Reigned is the epoch of the newest reign of our own.
 	Reigned schema.Epoch `json:"reigned,omitempty"`
+	// Named is the newest epoch whose leader record was seen to name us as a member.
+	Named schema.Epoch `json:"named,omitempty"`
 	// Timeline is the newest timeline ever heard of.
 	Timeline schema.Timeline `json:"timeline,omitempty"`
 	// Session is the session of our reign, so that a restarted sidecar finds it again.
@@ -27,7 +29,7 @@ type Record struct {
 // Equal reports whether r and s say the same.
 func (r Record) Equal(s Record) bool {
 	return slices.Equal(r.Members, s.Members) && r.Cluster == s.Cluster && r.Name == s.Name && r.SystemID == s.SystemID &&
-		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Timeline == s.Timeline && r.Session == s.Session
+		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Named == s.Named && r.Timeline == s.Timeline && r.Session == s.Session
 }
 
 // Memory is what a member carries from one decision to the next.

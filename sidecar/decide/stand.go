@@ -59,14 +59,18 @@ func (d *decision) stand() {
 		d.say(schema.StateWaiting, "waiting for a primary to clone from")
 		return
 	}
-	if d.leftAlone() {
+	if d.failover() == nil && d.leftAlone() || d.raise() {
 		return
 	}
 	if d.o.Process.Gone() && d.o.Data.StandbySignal {
 		d.startStandby(d.m.Following, "to learn how far it is")
 		return
 	}
-	if why := d.mayNotStand(); why != "" {
+	why := d.mayNotStand()
+	if d.forced() {
+		why = d.mayNotForce()
+	}
+	if why != "" {
 		d.barred(why)
 		d.say(d.restingState(), "may not stand: %s", why)
 		return
@@ -76,7 +80,7 @@ func (d *decision) stand() {
 		d.say(d.restingState(), "may stand, and waits for %s to go first", who)
 		return
 	}
-	d.seize(schema.PhasePromoting, d.reasonToStand())
+	d.seize(schema.PhasePromoting, d.stands(d.reasonToStand()))
 	d.say(d.restingState(), "standing for election")
 }
 
@@ -111,20 +115,12 @@ func (d *decision) resumes() bool {
 func (d *decision) mayNotStand() string {
 	l, o := d.o.Lock.Leader, d.o
 	switch {
-	case o.Session == "":
-		return "there is no consul session yet"
-	case d.unsettled():
-		return "the outcome of the last attempt is not known"
-	case o.Now.Before(d.m.PromisedUntil):
-		return "it promised the primary not to"
-	case d.paused() && !d.mayStandPaused():
+	case d.forbidden() != "":
+		return d.forbidden()
+	case d.paused() && d.failover() == nil && !d.mayStandPaused():
 		return "the cluster is paused" + d.pausedBy()
 	case o.Tags.NoFailover:
 		return "its nofailover tag is set"
-	case d.diskSilent():
-		return fmt.Sprintf("its disk has taken no write for %s", o.Now.Sub(o.DiskAt).Round(100*time.Millisecond))
-	case d.trusted() && !slices.Contains(l.Members, o.Name):
-		return "the last primary did not know it as a member"
 	case !d.trusted():
 		if why := d.seesEverybody(); why != "" {
 			return why
@@ -176,10 +172,8 @@ func (d *decision) trusted() bool {
 // must be heard, so that the one that has most is known.
 func (d *decision) seesEverybody() string {
 	var unseen []string
-	for _, p := range d.o.Peers {
-		if p.Status.Role == schema.RolePrimary && p.Status.LeaseLeft > 0 && d.o.Now.Sub(p.HeardAt) < d.o.lease() {
-			return p.Name + " says that it reigns"
-		}
+	if p := d.reigning(); p != "" {
+		return p + " says that it reigns"
 	}
 	for _, name := range union(d.m.Record.Members, d.o.memberNames()) {
 		if name != d.o.Name && d.o.peer(name).Liveness != schema.LivenessAlive {
@@ -190,6 +184,16 @@ func (d *decision) seesEverybody() string {
 		return ""
 	}
 	return "consul has no leader record of the newest epoch, so nobody can tell who has most; not heard of: " + strings.Join(unseen, ", ")
+}
+
+// reigning returns a member that said within a lease that it reigns; empty if none did.
+func (d *decision) reigning() string {
+	for _, p := range d.o.Peers {
+		if p.Status.Role == schema.RolePrimary && p.Status.LeaseLeft > 0 && d.o.Now.Sub(p.HeardAt) < d.o.lease() {
+			return p.Name
+		}
+	}
+	return ""
 }
 
 // turn returns when it is our turn to stand, and who goes before us.
@@ -206,7 +210,7 @@ func (d *decision) turn() (schema.Instant, string) {
 		start = d.m.Seen.At
 	}
 	better := d.better()
-	if len(better) == 0 {
+	if len(better) == 0 || d.failover() != nil {
 		return start, ""
 	}
 	if !d.trusted() { // no bound says how much the next best may lack
@@ -279,12 +283,16 @@ func (d *decision) seize(phase schema.Phase, why string) {
 	if d.unsettled() {
 		return
 	}
+	set := d.o.Lock.Leader.Sync
+	if d.forced() {
+		set = schema.SyncSet{} // what was acknowledged may be lost, so no set of standbys vouches for it any more
+	}
 	d.do(Action{
 		Kind: Seize, At: d.o.Lock, Why: why, Timeout: d.o.lease() / 2, Evidence: d.evidence(phase),
 		Leader: schema.Leader{
 			Member: d.o.Name, Epoch: d.m.Record.Epoch + 1, Phase: phase, Addresses: d.o.Addresses, Session: d.o.Session,
 			Timeline: d.m.Timeline, NextTimeline: d.unusedTimeline(), FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),
-			Sync: d.o.Lock.Leader.Sync,
+			Sync: set,
 		},
 	})
 }

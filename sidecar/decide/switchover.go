@@ -20,6 +20,10 @@ func (d *decision) consider() {
 		d.do(Action{Kind: DropRequest, Index: req.Index, Timeout: d.o.lease(), Why: "it was carried out"})
 		return
 	}
+	if req.Value.Kind == schema.RequestFailover { // carried out, or of no use: there is a primary
+		d.do(Action{Kind: DropRequest, Index: req.Index, Timeout: d.o.lease(), Why: "there is a primary"})
+		return
+	}
 	why := d.refusal(req.Value)
 	if req.Value.ID == d.m.Switch.ID {
 		why = "it was given up"

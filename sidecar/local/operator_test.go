@@ -147,6 +147,49 @@ func (r *rig) stays(t *testing.T, epoch schema.Epoch) {
 	}
 }
 
+// TestForcedFailover loses the primary while the only standby lacks more than the rules allow.
+func TestForcedFailover(t *testing.T) {
+	config := schema.DefaultClusterConfig()
+	config.MaximumLagOnFailover = 0
+	r := newRig(t, Options{Members: []string{"pg1", "pg2"}, Bootstrap: &config})
+	must(t, r.Start(t.Context()))
+	look := r.await(t, "a whole cluster", Look.Healthy)
+	primary, epoch := look.Primary(), look.Epoch()
+	standby := r.Members()[0]
+	if standby == primary {
+		standby = r.Members()[1]
+	}
+	to := []string{"failover", "--to", standby.Name}
+	if out, err := r.howdah(t, append(to, "--force", "--confirm", r.Name())...); err == nil || !strings.Contains(out, "howdah switchover --to "+standby.Name) {
+		t.Errorf("a primary that serves was to be replaced by force: %s", out)
+	}
+	must(t, standby.Freeze())
+	r.run(t, primary.Addresses.Postgres, "create table lost as select generate_series(1, 10000)")
+	at := r.Look(t.Context()).Of(primary).Status.Self.LSN
+	r.await(t, "the primary to publish it", func(l Look) bool {
+		s := l.Of(primary).Status
+		return s.Leader != nil && s.Leader.FlushLSN >= at && s.Leader.FlushLSN > look.Of(primary).Status.Self.LSN+100_000
+	})
+	must(t, primary.Kill())
+	must(t, standby.Thaw())
+	r.says(t, standby, "may not stand", "maximum_lag_on_failover")
+	if out, err := r.howdah(t, append(to, "--timeout", "2s")...); err == nil || !strings.Contains(out, "the wish is withdrawn; "+standby.Name+" says: may not stand") {
+		t.Errorf("an unforced failover: %v: %s", err, out)
+	}
+	if _, err := r.howdah(t, append(to, "--force", "--confirm", "another")...); err == nil {
+		t.Error("forced without the cluster's name")
+	}
+	if out := r.does(t, append(to, "--force", "--confirm", r.Name())...); !strings.Contains(out, "not heard of: "+primary.Name) {
+		t.Error("what it costs is not said")
+	}
+	r.await(t, "the standby to serve", func(l Look) bool { return l.Primary() == standby && l.Epoch() > epoch })
+	if out := r.does(t, "history"); !strings.Contains(out, "forced by ") {
+		t.Error("the history does not say who forced it")
+	}
+	must(t, primary.Start())
+	r.await(t, "a whole cluster again", Look.Healthy)
+}
+
 // TestMaintenance restarts a cluster under a writer, pauses it, and breaks what must then stay broken.
 func TestMaintenance(t *testing.T) {
 	r := newRig(t, Options{Members: []string{"pg1", "pg2", "pg3"}})

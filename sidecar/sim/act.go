@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"time"
 
 	"howdah/consul/schema"
@@ -97,6 +98,9 @@ func (w *World) apply(a decide.Action) (schema.LockView, string, answer) {
 			a.At = c.read()
 		}
 		v, r := c.seize(a.At, a.Leader)
+		if r == done && strings.HasPrefix(a.Why, "forced by") {
+			w.ledger.forced = a.Leader.Epoch
+		}
 		return v, "", r
 	case decide.Renew:
 		v, r := c.renew(a.At, a.Leader)

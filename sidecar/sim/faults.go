@@ -32,6 +32,7 @@ const (
 	Restart        Fault = "restart ordered"
 	Reinit         Fault = "reinit ordered"
 	Pause          Fault = "pause"
+	ForcedFailover Fault = "forced failover" // after the loss of a host
 	ConfigChange   Fault = "configuration changed"
 	DiskStall      Fault = "disk stall"
 )
@@ -39,7 +40,7 @@ const (
 // AllFaults are all kinds of fault.
 var AllFaults = []Fault{
 	SidecarCrash, SidecarHang, HostFreeze, HostCrash, PostmasterKill, CutFromAll, CutFromConsul, CutOneWay, CutFromMembers, ConsulAway,
-	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, ConfigChange, DiskStall,
+	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, ConfigChange, DiskStall, ForcedFailover,
 }
 
 // Mutation is a rule of howdah that is broken on purpose.
@@ -191,6 +192,11 @@ func (w *World) break_(k Fault) {
 		n.order(schema.OrderRestart)
 	case Reinit:
 		n.order(schema.OrderReinit)
+	case ForcedFailover:
+		n.crash()
+		n.pg.end(decide.ProcessStopped)
+		w.after(length, n.boot)
+		w.after(w.between(0, 8*time.Second), w.force)
 	case Pause:
 		w.pause(true)
 		w.after(2*length, func() { w.pause(false) })
@@ -217,6 +223,20 @@ func (n *node) order(k schema.OrderKind) {
 			n.wake()
 		}
 	})
+}
+
+// force has an operator ask for a failover to some member, about the situation as Consul shows it.
+func (w *World) force() {
+	c, l := w.consul, w.consul.leader.Leader
+	if !c.up {
+		return
+	}
+	c.request = schema.Doc[schema.Request]{Exists: true, Value: schema.Request{
+		ID: fmt.Sprint(w.seq), Kind: schema.RequestFailover, From: l.Member, To: w.nodes[w.rng.IntN(len(w.nodes))].name, Epoch: l.Epoch,
+		LSN: l.FlushLSN, Force: true, By: "an operator",
+	}}
+	c.request.Index = c.change()
+	w.tell("--- a failover to %s is forced", c.request.Value.To)
 }
 
 // pause writes the cluster's configuration.

@@ -17,6 +17,8 @@ type ledger struct {
 	by     string
 	inits  int
 	reigns int
+	// forced is the epoch of the newest takeover that an operator forced: what it lacks was given up knowingly.
+	forced schema.Epoch
 	clones []*copying
 }
 
@@ -50,6 +52,9 @@ func (l *ledger) promoted(p *postgres) {
 	}
 	if p.epoch > l.newest {
 		l.reigns++
+	}
+	if p.epoch == l.forced {
+		l.giveUp(p)
 	}
 	if n := l.missing(p); n > 0 && l.w.o.Sync == schema.SyncStrict {
 		l.w.violate("I4", "%s is promoted in epoch %d and lacks %d acknowledged commits", p.n.name, p.epoch, n)
@@ -112,6 +117,19 @@ func (l *ledger) cloned(n, up *node) {
 	}
 	if !source.writable() || source.epoch < l.newest {
 		l.w.violate("I7", "%s replaces its data by those of %s, which is not the newest primary", n.name, up.name)
+	}
+}
+
+// giveUp forgets the acknowledged writes that p does not have.
+func (l *ledger) giveUp(p *postgres) {
+	have := make(map[uint64]bool, len(p.wal))
+	for _, e := range p.wal {
+		have[e.id] = true
+	}
+	for id := range l.acked {
+		if !have[id] {
+			delete(l.acked, id)
+		}
 	}
 }
 

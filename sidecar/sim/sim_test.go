@@ -104,6 +104,18 @@ func TestNothingIsLost(t *testing.T) {
 	}
 }
 
+// TestForcedFailovers loses hosts and has operators force a failover to anybody, healthy primary or not: it may cost
+// writes, and never I1 to I3.
+func TestForcedFailovers(t *testing.T) {
+	for seed := uint64(1); seed <= 60; seed++ {
+		o := options(seed)
+		o.Kinds, o.Late = []Fault{ForcedFailover, CutFromAll, SidecarHang}, false
+		if r := Run(o); len(r.Violations) > 0 {
+			t.Fatalf("seed %d: %v", seed, r.Violations)
+		}
+	}
+}
+
 // TestMutations proves that the checks can fail: each broken rule is caught within a few hundred seeds of the faults
 // that it is there for. That a takeover be preceded by a later read is not among them: the condition in its
 // transaction alone keeps it safe, and the read only spares a refusal.
