@@ -38,9 +38,9 @@ func TestReinit(t *testing.T) {
 			stdio.In = strings.NewReader(c.input)
 			r := NewReinit(stdio)
 			r.API, r.APIToken, r.Name, r.Yes, r.Timeout = []string{members.addresses["a"]}, apiToken, c.member, c.yes, 5*time.Second
-			text := out.String()
 			err := r.Run(testContext(t))
-			if text = out.String(); err != nil {
+			text := out.String()
+			if err != nil {
 				text += err.Error()
 			}
 			if got := strings.Join(members.ordered, ", "); got != c.ordered || !strings.Contains(text, c.says) {
