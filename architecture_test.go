@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"howdah/router/routertest":             {"consul/schema", "router/wire"},
 	"howdah/sidecar/postgres/postgrestest": {},
 	"howdah/sidecar/local/localtest":       {},
-	"howdah/sidecar/sim":                   {"consul/schema", "sidecar/decide"},
+	"howdah/sidecar/sim":                   {"consul/schema", "sidecar/decide", "router/topology"}, // the simulation is of the whole
 }
 
 // owners are modules that only some packages may import, so that the rest of howdah does not depend on them.

@@ -20,19 +20,20 @@ func (l *loop) status() schema.Status {
 	st := schema.Status{
 		Name: l.s.o.Name, Cluster: l.s.o.Cluster, Instance: l.s.instance, Addresses: l.obs.Addresses, Tags: l.obs.Tags,
 		State: l.plan.State, Reason: l.plan.Reason, SystemID: l.memory.Record.SystemID, Timeline: l.memory.Timeline,
-		Epoch: l.memory.Record.Epoch, LSN: l.memory.LSN, Stopping: l.plan.Stopping, PostgresVersion: sql.Version,
+		Epoch: l.memory.Record.Epoch, LSN: l.memory.LSN, Stopping: l.plan.Stopping, Resumes: l.plan.Resumes, PostgresVersion: sql.Version,
 		PendingRestart: l.pending, CloneFrom: l.plan.CloneFrom,
 	}
 	reigns := r.Active && (r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping)
 	if silent := l.obs.Now.Sub(l.obs.DiskAt); l.obs.DiskAt != schema.Never && silent > l.obs.Config.HangBound()/2 {
 		st.DiskSilent = schema.Duration(silent)
 	}
+	if left := r.Deadline.Sub(l.obs.Now); r.Active && r.Deadline != schema.Never && left > 0 {
+		st.LeaseLeft = schema.Duration(left)
+	}
 	switch {
 	case reigns:
 		st.Role, st.Epoch = schema.RolePrimary, r.Epoch
-		if left := r.Deadline.Sub(l.obs.Now); r.Deadline != schema.Never && left > 0 {
-			st.LeaseLeft = schema.Duration(left)
-		} else if st.State == schema.StateRunning {
+		if st.LeaseLeft == 0 && st.State == schema.StateRunning {
 			st.State, st.Reason = schema.StateFenced, "the lease has run out"
 		}
 	case l.obs.Data.State == decide.DataValid && (l.obs.Data.StandbySignal || sql.InRecovery):
@@ -87,7 +88,7 @@ func (l *loop) show(self schema.Status) {
 	}
 	c := schema.ClusterStatus{
 		Cluster: l.s.o.Cluster, Member: l.s.o.Name, Version: l.s.o.Version, At: time.Now().UTC(), Self: self,
-		HoldsLock: l.memory.Reign.Active && self.LeaseLeft > 0, ConsulAge: age(l.obs.Consul.AnsweredAt), Config: l.obs.Config,
+		HoldsLock: self.Role == schema.RolePrimary && self.LeaseLeft > 0, ConsulAge: age(l.obs.Consul.AnsweredAt), Config: l.obs.Config,
 		Order: l.orderStatus(),
 	}
 	for _, p := range l.memory.Reign.Promises {

@@ -92,8 +92,10 @@ type Status struct {
 	Upstream string `json:"upstream,omitempty"`
 	// CloneFrom is the member that this one is cloning from, in StateCloning, or waits to clone from; else empty.
 	CloneFrom string `json:"clone_from,omitempty"`
-	// LeaseLeft is, for a primary, how long its lease lasts still at the moment of sending.
+	// LeaseLeft is, for the holder of the lock in whatever phase, how long its lease lasts still at the moment of sending.
 	LeaseLeft Duration `json:"lease_left,omitempty"`
+	// Resumes is set on a stopped member that was the last primary as far as it knows: nobody has a commit that it lacks.
+	Resumes bool `json:"resumes,omitempty"`
 	// Stopping is set on a primary once a planned stop has begun: routers hold new transactions.
 	Stopping bool `json:"stopping,omitempty"`
 	// DiskSilent is how long the member's disk has not taken a write, if that is longer than usual; zero while it does.

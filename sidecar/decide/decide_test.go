@@ -102,13 +102,18 @@ func TestSeizeRaisesEpochAndTimeline(t *testing.T) {
 	o.State.History = schema.Doc[schema.History]{Exists: true, Value: schema.History{Reigns: []schema.Reign{{Epoch: 6, Timeline: 5}}}}
 	o.Peers = []schema.Peer{peer("pg3", 0x4000)}
 	o.Peers[0].Status.Epoch = 9
+	// It is heard of now: whoever reigns in it may have a lease in force, whatever the age of the record.
+	p, m := Decide(o.at(time.Minute, time.Minute-1), m)
+	if slices.Contains(planned(p), Seize) {
+		t.Fatalf("planned %v a moment after it had heard of epoch 9", planned(p))
+	}
 	// The record is of epoch 4 and epoch 9 is known: it says nothing about who has most.
-	p, _ := Decide(o.at(time.Minute, time.Minute-1), m)
+	p, _ = Decide(o.at(time.Minute+lease+margin+2, time.Minute+lease+margin+1), m)
 	if slices.Contains(planned(p), Seize) || !strings.Contains(p.Reason, "not heard of: pg1") {
 		t.Fatalf("planned %v without having heard of pg1: %s", planned(p), p.Reason)
 	}
 	o.Peers = append([]schema.Peer{peer("pg1", 0x3000)}, o.Peers...)
-	p, _ = Decide(o.at(time.Minute, time.Minute-1), m)
+	p, _ = Decide(o.at(time.Minute+lease+margin+2, time.Minute+lease+margin+1), m)
 	if got := planned(p); !slices.Equal(got, []Kind{Seize}) {
 		t.Fatalf("planned %v: %s", got, p.Reason)
 	}

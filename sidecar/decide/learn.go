@@ -25,6 +25,9 @@ func (d *decision) learnEpoch() {
 	for _, p := range d.o.Peers {
 		e = max(e, p.Status.Epoch)
 	}
+	if e > d.m.Record.Epoch {
+		d.m.EpochAt = d.o.Now
+	}
 	d.m.Record.Epoch = e
 	switch {
 	case d.o.State.Index == 0:
@@ -34,8 +37,12 @@ func (d *decision) learnEpoch() {
 		d.m.Record.Members = union(d.m.Record.Members, d.o.memberNames())
 	}
 	d.m.Record.Timeline = max(d.m.Record.Timeline, d.newestTimeline())
-	if r := d.m.Reign; r.Active && e > r.Epoch && !d.alive() {
+	switch r := d.m.Reign; {
+	case r.Active && e > r.Epoch && !d.alive():
 		d.endReign(fmt.Sprintf("epoch %d is known, and the lease of epoch %d has run out", e, r.Epoch))
+	case r.Active && e > r.Epoch && r.Found != schema.Never && d.o.Process.Gone():
+		// The record is one that an old backup of Consul has brought back: whoever reigned since may have commits that we lack.
+		d.endReign(fmt.Sprintf("epoch %d is known, and the record of epoch %d was found again with no postgres running", e, r.Epoch))
 	}
 }
 
@@ -100,7 +107,7 @@ func (d *decision) adopt(v schema.LockView) {
 	r := Reign{
 		Active: true, Epoch: v.Leader.Epoch, Phase: v.Leader.Phase, WrittenPhase: v.Leader.Phase, Session: d.o.Session,
 		Index: v.Index, NextTimeline: v.Leader.NextTimeline, Written: v.Leader.Members,
-		Sync: Synchronous{Recorded: v.Leader.Sync, Wanted: v.Leader.Sync}, Since: d.o.Now, Why: "found again after a restart",
+		Sync: Synchronous{Recorded: v.Leader.Sync, Wanted: v.Leader.Sync}, Since: d.o.Now, Found: d.o.Now, Why: "found again after a restart",
 	}
 	if r.Phase == schema.PhaseStopping {
 		r.Phase = schema.PhaseServing // a switchover that its sidecar did not live to finish

@@ -68,6 +68,8 @@ type Memory struct {
 	Retries [Slots]Retry
 	// SessionAt is when the session was last made or renewed; ReadAt when the leader key was last read.
 	SessionAt, ReadAt schema.Instant
+	// EpochAt is when we first heard of Record.Epoch; Never if that was before the sidecar started.
+	EpochAt schema.Instant
 	// JudgedAt is when we counted the lease of Seen.Index as dead.
 	JudgedAt schema.Instant
 	// HandledAt is when the last action of the Postgres slot ended: what was seen of the data directory
@@ -111,6 +113,8 @@ type Reign struct {
 	Marks []Mark
 	// Since is when the reign, or its present phase, began.
 	Since schema.Instant
+	// Found is when the reign was taken from a record after a restart of the sidecar; Never for one that we began.
+	Found schema.Instant
 	// Written are the members named in our newest answered write, Attempted those in a write whose
 	// outcome is not known. Promises are asked of both.
 	Written, Attempted []string

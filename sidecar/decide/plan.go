@@ -181,6 +181,8 @@ type Plan struct {
 	Reason string
 	// CloneFrom is whom the member is cloned from, or waits to be; it becomes part of the status.
 	CloneFrom string
+	// Resumes says that we were the last primary, see resumes.
+	Resumes bool
 	// Stopping tells routers to hold new transactions.
 	Stopping bool
 	// Hurry asks for probes as fast as they go: somebody waits for our LSN.

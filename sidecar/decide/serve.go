@@ -90,7 +90,7 @@ func (d *decision) revive() {
 		d.m.HealthyAt = schema.Never
 		d.note(schema.EventCrashed, r.Epoch, "postgres is gone: %s", p.Detail)
 	}
-	if d.leftAlone() {
+	if d.leftAlone() || d.strange() {
 		return
 	}
 	d.say(schema.StateCrashed, "postgres is gone: %s", p.Detail)
@@ -111,6 +111,22 @@ func (d *decision) revive() {
 		d.m.Crashes++
 		d.note(schema.EventRecovering, r.Epoch, "restarting in place: %s", d.whyInPlace(to, took))
 	}
+}
+
+// strange reports a reign that was found in Consul after a restart, with Postgres gone, while somebody has not been heard of who may
+// know a newer epoch: Consul may have been restored from a backup. A lease later it is believed.
+func (d *decision) strange() bool {
+	r := d.m.Reign
+	if r.Found == schema.Never || d.o.Now.Sub(r.Found) > d.o.lease() {
+		return false
+	}
+	for _, name := range union(d.m.Record.Members, d.o.memberNames()) {
+		if name != d.o.Name && d.o.peer(name).Liveness == schema.LivenessUnknown {
+			d.say(schema.StateWaiting, "postgres is gone, and %s has not been heard of since the sidecar started: it may know of a newer epoch", name)
+			return true
+		}
+	}
+	return false
 }
 
 // startInPlace starts the Postgres of this reign again. It reports whether that is under way.

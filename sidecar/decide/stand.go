@@ -43,13 +43,18 @@ func (d *decision) judge() lockVerdict {
 	return lockDead
 }
 
-// deadAt is when the lease that we first saw at Seen.At has surely run out.
+// deadAt is when the lease that we first saw at Seen.At has surely run out. Where a newer epoch is known than the record's, it is that of
+// the newer reign: an old record that a restored Consul shows again, at its old index, may have been judged long ago.
 func (d *decision) deadAt() schema.Instant {
 	lease := d.o.Lock.Leader.Lease.D()
 	if lease == 0 {
 		lease = d.o.lease()
 	}
-	return d.m.Seen.At.Add(lease + schema.Margin(lease))
+	from := d.m.Seen.At
+	if !d.trusted() {
+		from = schema.Latest(from, d.m.EpochAt)
+	}
+	return from.Add(lease + schema.Margin(lease))
 }
 
 // stand is the life of a member while nobody reigns: it may become the next primary.
@@ -189,7 +194,7 @@ func (d *decision) seesEverybody() string {
 // reigning returns a member that said within a lease that it reigns; empty if none did.
 func (d *decision) reigning() string {
 	for _, p := range d.o.Peers {
-		if p.Status.Role == schema.RolePrimary && p.Status.LeaseLeft > 0 && d.o.Now.Sub(p.HeardAt) < d.o.lease() {
+		if p.Status.LeaseLeft > 0 && d.o.Now.Sub(p.HeardAt) < d.o.lease() {
 			return p.Name
 		}
 	}
@@ -236,7 +241,10 @@ func (d *decision) better() []string {
 	}
 	all = append(all, self)
 	for _, p := range d.o.Peers {
-		last := p.Name == d.o.Lock.Leader.Member || !d.trusted() && p.Status.Role != schema.RoleStandby && p.Status.SystemID == d.m.Record.SystemID
+		last := p.Name == d.o.Lock.Leader.Member
+		if !d.trusted() { // the record is of an older reign, or of none: only the member itself knows
+			last = p.Status.Resumes && p.Status.SystemID == d.m.Record.SystemID
+		}
 		resumes := last && p.Liveness == schema.LivenessAlive && d.judge() != lockReleased &&
 			(p.Status.State == schema.StateWaiting || p.Status.State == schema.StateStopped)
 		if resumes || d.peerFit(p) {

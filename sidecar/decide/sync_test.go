@@ -80,3 +80,53 @@ func TestNewPrimaryWaitsForItsStandbys(t *testing.T) {
 		}
 	}
 }
+
+// Whatever set is in force, the one that is asked for is reached, and the record with it. Each turn, the record follows what is wanted.
+func TestTheSetReachesItsTarget(t *testing.T) {
+	sets := []schema.SyncSet{
+		{Need: 1, Standbys: []string{"pg2"}}, {Need: 1, Standbys: []string{"pg2", "pg3"}}, {Need: 1, Standbys: []string{"pg3", "pg4"}},
+		{Need: 1, Standbys: []string{"pg1", "pg2", "pg3"}}, {},
+	}
+	all := []string{"pg2", "pg3", "pg4"}
+	for _, recorded := range sets {
+		for _, applied := range sets[:3] {
+			if !covers(recorded, applied, "pg1") {
+				continue
+			}
+			for _, there := range [][]string{{"pg2"}, {"pg2", "pg3"}, all} {
+				now := schema.Instant(time.Hour)
+				o := &Observation{Name: "pg1", Now: now, Config: schema.DefaultClusterConfig(), SQL: SQL{State: SQLOK, LSN: 77}}
+				o.Config.SynchronousMode = schema.SyncOn
+				for _, n := range append(all, "pg1") {
+					o.State.Members = append(o.State.Members, schema.Doc[schema.Member]{Exists: true, Value: schema.Member{Name: n}})
+				}
+				for _, n := range there {
+					o.SQL.Replicas = append(o.SQL.Replicas, Replica{Name: n, Flush: 77, Streaming: true})
+				}
+				var m Memory
+				m.Reign.Active = true
+				m.Reign.Sync = Synchronous{Recorded: recorded, Wanted: recorded, Applied: applied, AppliedAt: now}
+				want := schema.SyncSet{Need: 1, Standbys: there}
+				reached := false
+				for range 12 {
+					o.Now, o.SQL.At, o.Process.At = o.Now.Add(settledAfter), o.Now.Add(settledAfter), o.Now.Add(settledAfter)
+					d := &decision{o: o, m: m}
+					d.keepSync()
+					for _, a := range d.plan.Actions {
+						if !covers(d.m.Reign.Sync.Recorded, a.Sync, "pg1") {
+							t.Fatalf("record %s, in force %s: %s is set before it is recorded", recorded, applied, a.Sync)
+						}
+						d.learnSetSync(Outcome{Action: a, Result: OK})
+					}
+					m = d.m
+					m.Reign.Sync.Recorded = m.Reign.Sync.Wanted // a renewal was answered
+					s := m.Reign.Sync
+					reached = s.Applied.Equal(want) && s.Recorded.Equal(want)
+				}
+				if !reached {
+					t.Errorf("from record %s and %s in force, with %v there: stays at record %s, %s in force", recorded, applied, there, m.Reign.Sync.Recorded, m.Reign.Sync.Applied)
+				}
+			}
+		}
+	}
+}

@@ -29,6 +29,8 @@ func (n *node) act(a decide.Action) {
 	if a.Timeout > 0 { // by the clock of the host
 		n.w.after(n.clock.local(a.Timeout), func() { n.sidecar(func() { finish(decide.Unclear) }) })
 	}
+	n.w.ledger.destroys(n, a)
+	n.misact(a)
 	switch a.Kind.Slot() {
 	case decide.SlotLock, decide.SlotSession, decide.SlotDocs:
 		n.ask(a, &out, finish)
@@ -37,6 +39,9 @@ func (n *node) act(a decide.Action) {
 	case decide.SlotFence:
 		n.w.after(n.w.between(0, time.Millisecond), func() {
 			n.host(func() {
+				if n.silent {
+					return
+				}
 				if n.pg.running() {
 					n.pg.die(decide.ProcessStopped)
 				}
@@ -45,6 +50,9 @@ func (n *node) act(a decide.Action) {
 		})
 	case decide.SlotArm:
 		n.host(func() {
+			if n.silent {
+				return
+			}
 			if n.pg.arm(a.Epoch, a.Deadline) {
 				finish(decide.OK)
 			} else {
@@ -95,6 +103,10 @@ func (w *World) apply(a decide.Action) (schema.LockView, string, answer) {
 		return c.read(), "", done
 	case decide.Seize:
 		if w.o.Mutate == TakeOverUnconditionally && c.leader.Exists {
+			a.At = c.read()
+		}
+		if s := c.sessions[c.leader.Session]; w.o.Mutate == TakeOverByDestroying && s != nil && c.leader.Leader.Epoch < a.Leader.Epoch {
+			c.expire(s, s.gen)
 			a.At = c.read()
 		}
 		v, r := c.seize(a.At, a.Leader)
@@ -176,6 +188,10 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 			}
 		})
 	}
+	if n.silent {
+		n.w.after(n.w.between(500*time.Millisecond, 2*time.Second), func() { n.sidecar(func() { finish(decide.Unclear) }) })
+		return
+	}
 	up := n.w.node(a.From.Member)
 	n.configures(a.Kind)
 	switch a.Kind {
@@ -201,7 +217,7 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		report(true)
 	case decide.StartPrimary:
 		if !p.running() {
-			p.sync, p.former, p.closed = a.Sync, a.Sync, a.Closed
+			p.sync, p.former, p.closed = a.Sync, a.Sync, a.Closed && n.w.o.Mutate != WaitersForgotten
 		}
 		if !p.start(schema.RolePrimary, a.Epoch, a.Deadline, report) {
 			report(false)

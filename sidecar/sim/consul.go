@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"howdah/consul/schema"
@@ -20,9 +22,72 @@ type consul struct {
 	initialize schema.Doc[schema.Initialize]
 	history    schema.Doc[schema.History]
 	request    schema.Doc[schema.Request]
-	paused     bool // of the cluster's configuration: all of it that changes
+	config     schema.Doc[schema.ClusterConfig]
 	members    []schema.Doc[schema.Member]
-	config     uint64 // ModifyIndex of the cluster's configuration
+
+	backup *backup
+}
+
+// backup is what a snapshot of Consul holds of this cluster.
+type backup struct {
+	sessions   map[string]*session
+	leader     schema.LockView
+	initialize schema.Doc[schema.Initialize]
+	history    schema.Doc[schema.History]
+	config     schema.Doc[schema.ClusterConfig]
+	members    []schema.Doc[schema.Member]
+}
+
+// snapshot makes a backup, for restore.
+func (c *consul) snapshot() {
+	c.backup = &backup{maps.Clone(c.sessions), c.leader, c.initialize, c.history, c.config, slices.Clone(c.members)}
+}
+
+// wipe is the loss of everything that Consul held.
+func (c *consul) wipe() {
+	c.put(backup{sessions: map[string]*session{}})
+}
+
+// restore brings the backup back, if there is one: an old truth with its old indexes.
+func (c *consul) restore() {
+	if c.backup != nil {
+		c.put(*c.backup)
+	}
+}
+
+func (c *consul) put(b backup) {
+	c.sessions, c.leader, c.initialize, c.history, c.config, c.members = maps.Clone(b.sessions), b.leader, b.initialize, b.history, b.config, slices.Clone(b.members)
+	c.request = schema.Doc[schema.Request]{}
+	for _, id := range slices.Sorted(maps.Keys(c.sessions)) {
+		c.touch(c.sessions[id])
+	}
+	c.change()
+}
+
+// reconfigure changes the cluster's configuration: "lease=5s", "sync=strict", or something that members pass on to Postgres.
+func (c *consul) reconfigure(change string) {
+	if !c.up {
+		return
+	}
+	config := c.configured()
+	key, value, _ := strings.Cut(change, "=")
+	switch key {
+	case "lease":
+		if d, err := time.ParseDuration(value); err == nil {
+			config.Lease = schema.Duration(d)
+		}
+	case "sync":
+		config.SynchronousMode = value
+	}
+	c.config.Index = c.change()
+}
+
+// configured is the configuration to be changed; where Consul has lost it, it is as it was in the beginning, as the primary's upkeep writes it.
+func (c *consul) configured() *schema.ClusterConfig {
+	if !c.config.Exists {
+		c.config.Value, c.config.Exists = c.w.config(), true
+	}
+	return &c.config.Value
 }
 
 type session struct {
@@ -32,7 +97,7 @@ type session struct {
 }
 
 func newConsul(w *World) *consul {
-	return &consul{w: w, up: true, index: 10, sessions: map[string]*session{}}
+	return &consul{w: w, up: true, index: 10, sessions: map[string]*session{}, config: schema.Doc[schema.ClusterConfig]{Exists: true, Index: 9, Value: w.config()}}
 }
 
 // verdicts of a request that was answered.
@@ -46,9 +111,14 @@ const (
 // change moves the index on and lets watchers know.
 func (c *consul) change() uint64 {
 	c.index++
-	for _, n := range c.w.nodes {
-		n.pushState()
-	}
+	c.w.after(0, func() { // once what is being changed is changed
+		for _, n := range c.w.nodes {
+			n.pushState()
+		}
+		for _, r := range c.w.routers {
+			r.pushState()
+		}
+	})
 	return c.index
 }
 
@@ -150,7 +220,6 @@ func (c *consul) putMember(m schema.Member) {
 // state is one answer of the watch.
 func (c *consul) state() schema.ClusterState {
 	return schema.ClusterState{
-		Index: c.index, Leader: c.read(), Initialize: c.initialize, History: c.history, Request: c.request, Members: slices.Clone(c.members),
-		Config: schema.Doc[schema.ClusterConfig]{Exists: true, Index: c.config, Value: schema.ClusterConfig{Pause: c.paused}},
+		Index: c.index, Leader: c.read(), Initialize: c.initialize, History: c.history, Request: c.request, Config: c.config, Members: slices.Clone(c.members),
 	}
 }

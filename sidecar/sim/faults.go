@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -33,14 +32,18 @@ const (
 	Reinit         Fault = "reinit ordered"
 	Pause          Fault = "pause"
 	ForcedFailover Fault = "forced failover" // after the loss of a host
-	ConfigChange   Fault = "configuration changed"
 	DiskStall      Fault = "disk stall"
+	LauncherSilent Fault = "launcher silent"
+	SlowEyes       Fault = "observers late"
+	ConsulWiped    Fault = "consul wiped"
+	ConsulRestored Fault = "consul restored"
+	Reconfigured   Fault = "configuration changed"
 )
 
 // AllFaults are all kinds of fault.
 var AllFaults = []Fault{
 	SidecarCrash, SidecarHang, HostFreeze, HostCrash, PostmasterKill, CutFromAll, CutFromConsul, CutOneWay, CutFromMembers, ConsulAway,
-	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, ConfigChange, DiskStall, ForcedFailover,
+	SlowNetwork, Switchover, SessionGone, LaunchEnding, Restart, Reinit, Pause, LauncherSilent, SlowEyes, ConsulWiped, ConsulRestored, Reconfigured, DiskStall, ForcedFailover,
 }
 
 // Mutation is a rule of howdah that is broken on purpose.
@@ -60,6 +63,15 @@ const (
 	StrangersStand          Mutation = "members stand that the record does not name"
 	SameTimeline            Mutation = "a branch of the same number followed"
 	ClonesAtOnce            Mutation = "clones of one source at once"
+	TakeOverByDestroying    Mutation = "takeover by destroying the holder's session"
+	SyncSetFirst            Mutation = "a synchronous set in effect before it is recorded"
+	SyncNarrowedEarly       Mutation = "the record narrowed before the commits are there"
+	CandidateAlone          Mutation = "a candidate that has not seen enough of the set"
+	WaitersForgotten        Mutation = "clients let in before the waiting commits are there"
+	EmptyConsulIsNew        Mutation = "an empty consul read as a new cluster"
+	UnknownIsEmpty          Mutation = "an unknown data directory read as empty"
+	OldRecordBelieved       Mutation = "a record of an older epoch believed"
+	RouterForgets           Mutation = "a router that forgets the newest epoch"
 )
 
 // Result is how a run ended.
@@ -69,32 +81,58 @@ type Result struct {
 	// Reigns is how many reigns there were, Acked how many writes were acknowledged, Missing how many of
 	// those the last primary does not have.
 	Reigns, Acked, Missing int
+
+	struck []struck
 }
 
 // Run makes a world, breaks it for a while, lets it become whole, and reports.
 func Run(o Options) Result {
+	return run(o, func(w *World) {
+		if o.Faults > 0 {
+			w.scheduleFault()
+		}
+	})
+}
+
+// replay is Run with these faults instead of random ones.
+func replay(o Options, breaks []struck) Result {
+	return run(o, func(w *World) {
+		for _, s := range breaks {
+			w.after(time.Duration(s.at-w.now), func() { w.strike(s.b) })
+		}
+	})
+}
+
+func run(o Options, faults func(*World)) Result {
 	w := NewWorld(o)
-	w.ledger.acked = map[uint64]bool{}
 	w.clients()
-	w.runUntil(moment(15 * time.Second)) // to bootstrap
-	if o.Faults > 0 {
-		w.scheduleFault()
-	}
+	w.backups()
+	w.runUntil(comesUp)
+	faults(w)
 	if o.Late {
 		w.after(w.between(0, o.Length), w.nodes[o.Members-1].boot)
 	}
-	w.runUntil(moment(15*time.Second + o.Length))
+	w.runUntil(comesUp + moment(o.Length))
 	w.o.Faults = 0
 	w.healAll()
 	w.runUntil(w.now + moment(o.Quiet))
-	r := Result{Reigns: w.ledger.reigns, Acked: len(w.ledger.acked)}
+	r := Result{Reigns: w.ledger.reigns, Acked: len(w.ledger.acked), struck: w.struck}
 	if len(w.violations) == 0 {
 		if primary := w.ledger.whole(); primary != nil {
 			r.Missing = w.ledger.missing(primary)
+			w.ledger.staleReads(primary)
 		}
 	}
 	r.Violations, r.Story = w.violations, w.Story()
 	return r
+}
+
+// backups are made of Consul now and then.
+func (w *World) backups() {
+	w.after(w.between(5*time.Second, 25*time.Second), func() {
+		w.consul.snapshot()
+		w.backups()
+	})
 }
 
 // clients write to whoever takes it: to the primary that there is, and to any other server on the chance that it is
@@ -115,7 +153,7 @@ func (w *World) clients() {
 
 // scheduleFault breaks something, and goes on doing so.
 func (w *World) scheduleFault() {
-	w.after(time.Duration(w.rng.ExpFloat64()*float64(w.o.Faults)), func() {
+	w.after(time.Duration(w.dice.ExpFloat64()*float64(w.o.Faults)), func() {
 		if w.o.Faults == 0 {
 			return
 		}
@@ -123,95 +161,21 @@ func (w *World) scheduleFault() {
 		if len(kinds) == 0 {
 			kinds = AllFaults
 		}
-		w.break_(kinds[w.rng.IntN(len(kinds))])
+		w.strike(w.drawn(kinds[w.dice.IntN(len(kinds))]))
 		w.scheduleFault()
 	})
 }
 
 // victim is the primary two times in three, else anybody.
 func (w *World) victim() *node {
-	if w.chance(0.66) {
+	if w.dice.Float64() < 0.66 {
 		for _, n := range w.nodes {
 			if n.pg.writable() {
 				return n
 			}
 		}
 	}
-	return w.nodes[w.rng.IntN(len(w.nodes))]
-}
-
-// break_ breaks something of kind k and has it heal.
-func (w *World) break_(k Fault) {
-	n := w.victim()
-	length := w.between(200*time.Millisecond, cmp.Or(w.o.Longest, 12*time.Second))
-	w.disturbed = max(w.disturbed, w.now+2*moment(length))
-	w.tell("--- %s: %s for %s", k, n.name, length.Round(time.Millisecond))
-	switch k {
-	case SidecarCrash:
-		n.crash()
-		w.after(length, n.boot)
-	case SidecarHang:
-		n.hung = true
-		gen := n.gen
-		w.after(length, func() { n.unhang(gen) })
-	case HostFreeze:
-		n.frozen = true
-		w.after(length, n.thaw)
-	case HostCrash:
-		n.crash()
-		n.pg.end(decide.ProcessStopped)
-		w.after(length, n.boot)
-	case PostmasterKill:
-		if n.pg.running() {
-			n.pg.die(decide.ProcessCrashed)
-		}
-	case CutFromAll, CutFromConsul, CutOneWay, CutFromMembers:
-		w.cutOff(k, n, length)
-	case ConsulAway:
-		w.consul.up = false
-		w.after(2*length, func() {
-			w.consul.up = true
-			w.tell("--- consul is back")
-		})
-	case SlowNetwork:
-		w.slow = true
-		w.after(length, func() { w.slow = false })
-	case Switchover:
-		if !w.consul.request.Exists && w.consul.up {
-			to := w.nodes[w.rng.IntN(len(w.nodes))]
-			w.consul.request = schema.Doc[schema.Request]{Exists: true, Value: schema.Request{
-				ID: fmt.Sprint(w.seq), Kind: schema.RequestSwitchover, From: n.name, To: to.name,
-			}}
-			w.consul.request.Index = w.consul.change()
-		}
-	case SessionGone:
-		if id := w.consul.leader.Session; id != "" && w.consul.up {
-			w.consul.expire(w.consul.sessions[id], w.consul.sessions[id].gen)
-		}
-	case Restart:
-		n.order(schema.OrderRestart)
-	case Reinit:
-		n.order(schema.OrderReinit)
-	case ForcedFailover:
-		n.crash()
-		n.pg.end(decide.ProcessStopped)
-		w.after(length, n.boot)
-		w.after(w.between(0, 8*time.Second), w.force)
-	case Pause:
-		w.pause(true)
-		w.after(2*length, func() { w.pause(false) })
-	case ConfigChange:
-		if w.consul.up {
-			w.consul.config = w.consul.change()
-		}
-	case DiskStall:
-		n.stalled = true
-		w.after(length, n.resume)
-	case LaunchEnding:
-		n.pg.ending = true
-		n.host(func() { n.pg.stop(func() {}) })
-		w.after(length, func() { n.pg.ending = false })
-	}
+	return w.nodes[w.dice.IntN(len(w.nodes))]
 }
 
 // order gives n an order, as POST /restart and /reinit do: what cannot be is refused.
@@ -226,13 +190,13 @@ func (n *node) order(k schema.OrderKind) {
 }
 
 // force has an operator ask for a failover to some member, about the situation as Consul shows it.
-func (w *World) force() {
+func (w *World) force(to string) {
 	c, l := w.consul, w.consul.leader.Leader
 	if !c.up {
 		return
 	}
 	c.request = schema.Doc[schema.Request]{Exists: true, Value: schema.Request{
-		ID: fmt.Sprint(w.seq), Kind: schema.RequestFailover, From: l.Member, To: w.nodes[w.rng.IntN(len(w.nodes))].name, Epoch: l.Epoch,
+		ID: fmt.Sprint(w.seq), Kind: schema.RequestFailover, From: l.Member, To: to, Epoch: l.Epoch,
 		LSN: l.FlushLSN, Force: true, By: "an operator",
 	}}
 	c.request.Index = c.change()
@@ -242,44 +206,12 @@ func (w *World) force() {
 // pause writes the cluster's configuration.
 func (w *World) pause(paused bool) {
 	c := w.consul
-	if !c.up || c.paused == paused {
+	if !c.up || c.config.Exists && c.config.Value.Pause == paused {
 		return
 	}
-	c.paused = paused
+	c.configured().Pause = paused
 	w.tell("--- paused: %v", paused)
-	c.change()
-}
-
-// cutOff cuts connections of n, as k says, for a while.
-func (w *World) cutOff(k Fault, n *node, length time.Duration) {
-	var cuts [][2]string
-	both := func(other string) { cuts = append(cuts, [2]string{n.name, other}, [2]string{other, n.name}) }
-	if k == CutFromAll || k == CutFromConsul {
-		both(consulName)
-	}
-	for _, other := range w.nodes {
-		if other != n && (k == CutFromAll || k == CutFromMembers) {
-			both(other.name)
-		}
-	}
-	if k == CutOneWay {
-		other := consulName
-		if w.chance(0.5) {
-			other = w.nodes[w.rng.IntN(len(w.nodes))].name
-		}
-		cuts = append(cuts, [2]string{n.name, other})
-		if w.chance(0.5) {
-			cuts[0] = [2]string{other, n.name}
-		}
-	}
-	for _, c := range cuts {
-		w.cut[c] = true
-	}
-	w.after(length, func() {
-		for _, c := range cuts {
-			delete(w.cut, c)
-		}
-	})
+	c.config.Index = c.change()
 }
 
 // unhang lets a hung sidecar go on with what has come meanwhile.
@@ -346,6 +278,6 @@ func (w *World) healAll() {
 		n.resume()
 		n.unhang(n.gen)
 		n.boot()
-		n.pg.ending = false
+		n.pg.ending, n.silent, n.dull = false, false, false
 	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -20,6 +21,8 @@ type ledger struct {
 	// forced is the epoch of the newest takeover that an operator forced: what it lacks was given up knowingly.
 	forced schema.Epoch
 	clones []*copying
+	readAt moment
+	unseen map[uint64]string // acknowledged commits that a later read did not show
 }
 
 func (l *ledger) nextID() uint64 {
@@ -37,6 +40,37 @@ func (l *ledger) accepted(p *postgres, id uint64) {
 		l.w.violate("I2", "%s accepts a write %s after its deadline", p.n.name, now.Sub(p.deadline))
 	case p.epoch < l.newest:
 		l.w.violate("I1", "%s accepts a write in epoch %d, after epoch %d began on %s", p.n.name, p.epoch, l.newest, l.by)
+	}
+}
+
+// read is a client's read at a server that takes writes. It must show every commit acknowledged before it, unless the commit does not
+// last: that is found out at the end. In synchronous mode strict what was shown must last as an acknowledged commit does.
+func (l *ledger) read(p *postgres) {
+	if !p.writable() || p.closed {
+		return
+	}
+	visible := len(p.wal)
+	if len(p.waiting) > 0 {
+		visible = p.waiting[0].at - 1
+	}
+	if l.w.o.Sync == schema.SyncStrict {
+		for _, e := range p.wal[min(p.shown, visible):visible] {
+			l.acked[e.id] = true
+		}
+		p.shown = max(p.shown, visible)
+	}
+	if l.w.now-l.readAt < moment(2*time.Second) {
+		return
+	}
+	l.readAt = l.w.now
+	have := make(map[uint64]bool, visible)
+	for _, e := range p.wal[:visible] {
+		have[e.id] = true
+	}
+	for id := range l.acked {
+		if !have[id] {
+			l.unseen[id] = fmt.Sprintf("a read at %s in epoch %d, %.3fs, does not show a commit that was acknowledged before it and lasts", p.n.name, p.epoch, time.Duration(l.w.now).Seconds())
+		}
 	}
 }
 
@@ -67,6 +101,16 @@ func (l *ledger) promoted(p *postgres) {
 func (l *ledger) mayPromote(n *node, e schema.Epoch) {
 	if n.memory.Reign.Active && n.memory.Reign.Epoch == e && n.clock.now() < n.memory.PromisedUntil {
 		l.w.violate("I1", "%s promotes in epoch %d although it promised not to", n.name, e)
+	}
+}
+
+// destroys is called before an action that replaces data or lets the lock go is carried out (I5).
+func (l *ledger) destroys(n *node, a decide.Action) {
+	switch a.Kind {
+	case decide.Initdb, decide.Clone, decide.Rewind, decide.Release:
+		if n.pg.running() {
+			l.w.violate("I5", "%s: %s while postgres runs", n.name, a)
+		}
 	}
 }
 
@@ -148,6 +192,16 @@ func (l *ledger) missing(p *postgres) int {
 	return n
 }
 
+// staleReads checks the reads against what the last primary has.
+func (l *ledger) staleReads(p *postgres) {
+	for _, e := range p.wal {
+		if why, stale := l.unseen[e.id]; stale {
+			l.w.violate("stale read", "%s", why)
+			return
+		}
+	}
+}
+
 // whole checks that the cluster has become whole: one primary with the lock, everybody else streaming all of it.
 func (l *ledger) whole() *postgres {
 	var primary *postgres
@@ -171,7 +225,7 @@ func (l *ledger) whole() *postgres {
 	}
 	for _, n := range l.w.nodes {
 		p := n.pg
-		if p.config != l.w.consul.config {
+		if p.config != l.w.consul.config.Index {
 			l.w.violate("liveness", "%s has not read the newest configuration at the end: %s: %s", n.name, n.plan.State, n.plan.Reason)
 		}
 		if p == primary {

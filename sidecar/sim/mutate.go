@@ -35,6 +35,26 @@ func (n *node) mutate() {
 		for i := range n.obs.Peers {
 			n.obs.Peers[i].Status.CloneFrom = ""
 		}
+	case SyncNarrowedEarly:
+		n.memory.Reign.Sync.AppliedAt -= schema.Instant(time.Hour)
+		for i := range n.obs.SQL.Replicas {
+			n.obs.SQL.Replicas[i].Flush = n.obs.SQL.LSN
+		}
+	case CandidateAlone:
+		n.memory.Reports = decide.Reports{Index: l.Index}
+		for _, name := range l.Leader.Sync.Standbys {
+			n.memory.Reports.Got = append(n.memory.Reports.Got, decide.Report{Member: name})
+		}
+	case EmptyConsulIsNew:
+		init := n.obs.State.Initialize
+		if n.obs.State.Index != 0 && (!init.Exists || init.Value.By == n.name && init.Value.SystemID == "") {
+			n.memory.Record.SystemID, n.memory.Record.Epoch, n.memory.Record.Reigned = "", 0, 0
+			n.obs.Data.State, n.obs.Peers = decide.DataEmpty, nil
+		}
+	case OldRecordBelieved:
+		if foreign && l.Leader.Epoch < n.memory.Record.Epoch {
+			l.Leader.Epoch = n.memory.Record.Epoch
+		}
 	case StrangersStand:
 		if foreign && !slices.Contains(l.Leader.Members, n.name) {
 			l.Leader.Members = append(slices.Clone(l.Leader.Members), n.name)
@@ -48,6 +68,13 @@ func (n *node) decide() (decide.Plan, decide.Memory) {
 		return decide.Decide(n.obs, n.memory)
 	}
 	return decide.DecideSaved(n.obs, n.memory, n.saved)
+}
+
+// misact does what a mutation does besides an action.
+func (n *node) misact(a decide.Action) {
+	if n.w.o.Mutate == SyncSetFirst && a.Kind == decide.Renew && n.pg.writable() && !a.Leader.Sync.Equal(n.memory.Reign.Sync.Recorded) {
+		n.pg.setSync(a.Leader.Sync)
+	}
 }
 
 // spare leaves out the actions that a mutation does not carry out.

@@ -20,6 +20,8 @@ type node struct {
 	// frozen stands the whole host still; what happens to it meanwhile happens on the thaw.
 	frozen bool
 	onThaw []func()
+	// silent: the launcher does not answer; dull: what the observers see comes late.
+	silent, dull bool
 
 	// stalled is a disk that takes no writes; who writes waits, and does not die before it goes on.
 	stalled  bool
@@ -103,11 +105,9 @@ func (n *node) boot() {
 	n.saving, n.wroteAt = n.saved, schema.Never
 	n.peers = map[string]schema.Peer{}
 	n.polled, n.version = 0, 0
-	config := schema.DefaultClusterConfig()
-	config.SynchronousMode = n.w.o.Sync
 	addr := schema.Addresses{Postgres: n.name + ":5432"}
 	n.obs = decide.Observation{
-		Name: n.name, Addresses: addr, Config: config, Tags: n.tags, Session: n.saved.Session,
+		Name: n.name, Addresses: addr, Config: n.w.config(), Tags: n.tags, Session: n.saved.Session,
 		Data: decide.Data{State: decide.DataUnknown}, Process: decide.Process{State: decide.ProcessUnknown}, SQL: decide.SQL{State: decide.SQLUnknown},
 	}
 	n.inspect()
@@ -169,22 +169,52 @@ func (n *node) seeState(st schema.ClusterState, asked schema.Instant) {
 	st.Leader.AskedAt = asked
 	n.obs.SeeConsul(st.AnsweredAt, "")
 	n.obs.SeeState(st)
-	n.obs.Config.Pause = st.Config.Value.Pause
+	if st.Config.Exists {
+		n.obs.Config = st.Config.Value
+	}
 	n.wake()
 }
 
 // inspect looks at the data directory, the launcher and Postgres, as the observers of the sidecar do.
 func (n *node) inspect() {
-	now := n.clock.now()
-	p := n.pg
-	old := n.obs.Process
+	if !n.dull || n.w.chance(0.1) {
+		n.inspectProcess()
+	}
+	if !n.dull || n.w.chance(0.1) {
+		n.inspectData()
+	}
+	if !n.dull || n.w.chance(0.1) {
+		n.inspectSQL()
+		n.compareFiles(n.clock.now())
+	}
+}
+
+func (n *node) inspectProcess() {
+	now, p, old := n.clock.now(), n.pg, n.obs.Process
 	proc := decide.Process{State: p.state, At: now, Since: old.Since, Armed: p.armed, Epoch: p.epoch, Deadline: p.deadline, Ending: p.ending}
+	if n.silent {
+		proc = old
+		proc.State, proc.Detail = decide.ProcessUnknown, "no answer"
+	}
 	if proc.State != old.State {
 		proc.Since = now
 	}
 	n.obs.Process = proc
-	n.obs.Data = p.data(now)
-	defer n.compareFiles(now)
+}
+
+func (n *node) inspectData() {
+	n.obs.Data = n.pg.data(n.clock.now())
+	if n.silent { // it is the launcher who runs pg_controldata
+		n.obs.Data = decide.Data{State: decide.DataUnknown, At: n.obs.Data.At, Detail: "no answer"}
+		if n.w.o.Mutate == UnknownIsEmpty {
+			n.obs.Data.State, n.obs.Process.State = decide.DataEmpty, decide.ProcessStopped
+			n.obs.Process.At, n.obs.Process.Since = n.obs.Data.At, n.obs.Data.At
+		}
+	}
+}
+
+func (n *node) inspectSQL() {
+	now, p := n.clock.now(), n.pg
 	switch {
 	case !p.running():
 		n.obs.SQL = decide.SQL{State: decide.SQLUnknown, At: now}
@@ -241,7 +271,7 @@ func (n *node) turn() {
 		}
 		n.obs.Busy[a.Kind.Slot()] = a.Kind
 		if a.Kind != decide.Renew && a.Kind != decide.Arm && a.Kind != decide.RenewSession && a.Kind != decide.ReadLeader {
-			n.w.tell("%s: %s: %s", n.name, a, a.Why)
+			n.w.try("%s: %s: %s", n.name, a, a.Why)
 		}
 		// Between deciding and acting anything may happen: a freeze most of all.
 		n.w.after(n.w.between(0, 500*time.Microsecond), func() { n.sidecar(func() { n.act(a) }) })
@@ -287,6 +317,9 @@ func (n *node) publish() {
 			})
 		}
 	}
+	for _, r := range n.w.routers {
+		n.w.send(n.name, r.name, func() { r.hear(st) })
+	}
 }
 
 // listen makes peers of what was heard: alive for a second and a half after the last word.
@@ -309,11 +342,14 @@ func (n *node) listen() {
 func (n *node) status() schema.Status {
 	r := n.memory.Reign
 	st := schema.Status{
-		Name: n.name, State: n.plan.State, Reason: n.plan.Reason, SystemID: n.memory.Record.SystemID, Timeline: n.memory.Timeline,
-		Epoch: n.memory.Record.Epoch, LSN: n.memory.LSN, Addresses: n.obs.Addresses, Tags: n.obs.Tags, CloneFrom: n.plan.CloneFrom,
+		Name: n.name, Cluster: "c", State: n.plan.State, Reason: n.plan.Reason, SystemID: n.memory.Record.SystemID, Timeline: n.memory.Timeline,
+		Epoch: n.memory.Record.Epoch, LSN: n.memory.LSN, Addresses: n.obs.Addresses, Tags: n.obs.Tags, CloneFrom: n.plan.CloneFrom, Resumes: n.plan.Resumes,
 	}
 	if silent := n.obs.Now.Sub(n.wroteAt); n.wroteAt != schema.Never && silent > n.obs.Config.HangBound()/2 {
 		st.DiskSilent = schema.Duration(silent)
+	}
+	if left := r.Deadline.Sub(n.obs.Now); r.Active && r.Deadline != schema.Never && left > 0 {
+		st.LeaseLeft = schema.Duration(left)
 	}
 	switch {
 	case r.Active && (r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping):
@@ -337,5 +373,9 @@ func (w *World) consulMember(n *node) {
 	}
 	if !slices.ContainsFunc(w.consul.members, func(d schema.Doc[schema.Member]) bool { return d.Value.Name == n.name }) && n.obs.Consul.Seen {
 		w.consul.putMember(schema.Member{Name: n.name})
+	}
+	if c := w.consul; !c.config.Exists && n.memory.Reign.Active && n.memory.Reign.Phase == schema.PhaseServing { // as the primary's upkeep does
+		c.config = schema.Doc[schema.ClusterConfig]{Exists: true, Value: n.obs.Config}
+		c.config.Index = c.change()
 	}
 }

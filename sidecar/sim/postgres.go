@@ -63,6 +63,7 @@ type postgres struct {
 	closed  bool
 	acks    map[string]int
 	waiting []waiter
+	shown   int // entries that a client has read, see ledger.read
 
 	// The fence.
 	armed    bool
@@ -440,7 +441,7 @@ func (p *postgres) stop(ended func()) {
 func (p *postgres) copyFrom(up *postgres) {
 	p.half = false
 	p.valid, p.systemID, p.timeline, p.history, p.standby, p.clean = true, up.systemID, up.timeline, up.history, true, false
-	p.wal = append([]entry(nil), up.wal...)
+	p.wal, p.shown = append([]entry(nil), up.wal...), 0
 	p.redo = len(p.wal)
 }
 

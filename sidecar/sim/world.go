@@ -60,21 +60,32 @@ type Options struct {
 // World is one run.
 type World struct {
 	o      Options
-	rng    *rand.Rand
+	rng    *rand.Rand // of what the models do
+	dice   *rand.Rand // of what breaks, so that a script with the same seed does the rest alike
+	struck []struck
 	now    moment
 	seq    uint64
 	events eventHeap
 
-	consul *consul
-	nodes  []*node
-	cut    map[[2]string]bool
-	slow   bool // the network loses and delays messages
+	consul  *consul
+	nodes   []*node
+	routers []*router
+	cut     map[[2]string]bool
+	slow    bool // the network loses and delays messages
 	// disturbed is until when something that was broken may stay so.
 	disturbed moment
 
 	ledger     ledger
 	violations []string
 	story      []string
+	// told is the part of the story that a script shows: what happened, without what was tried.
+	told []string
+}
+
+// struck is a fault and when it came.
+type struck struct {
+	at moment
+	b  Break
 }
 
 // consulName stands for Consul in the network.
@@ -82,13 +93,21 @@ const consulName = "consul"
 
 // NewWorld makes a cluster that has not been started yet.
 func NewWorld(o Options) *World {
-	w := &World{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x6a09e667)), cut: map[[2]string]bool{}}
+	w := &World{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x6a09e667)), dice: rand.New(rand.NewPCG(o.Seed, 0xbb67ae85)), cut: map[[2]string]bool{}}
 	w.consul = newConsul(w)
-	w.ledger.w = w
+	w.ledger.w, w.ledger.acked, w.ledger.unseen = w, map[uint64]bool{}, map[uint64]string{}
 	for i := range o.Members {
 		w.nodes = append(w.nodes, newNode(w, fmt.Sprintf("pg%d", i+1)))
 	}
+	w.routers = append(w.routers, newRouter(w, "router1"), newRouter(w, "router2"))
 	return w
+}
+
+// config is the cluster's configuration in the beginning.
+func (w *World) config() schema.ClusterConfig {
+	c := schema.DefaultClusterConfig()
+	c.SynchronousMode = w.o.Sync
+	return c
 }
 
 // after has f happen d from now.
@@ -154,8 +173,16 @@ func (w *World) node(name string) *node {
 	return nil
 }
 
-// tell adds to the story.
+// tell adds to the story what happens.
 func (w *World) tell(format string, args ...any) {
+	w.try(format, args...)
+	if w.o.Trace {
+		w.told = append(w.told, fmt.Sprintf("%7.2f ", time.Duration(w.now).Seconds())+fmt.Sprintf(format, args...))
+	}
+}
+
+// try adds to the story what somebody sets about to do.
+func (w *World) try(format string, args ...any) {
 	if w.o.Trace {
 		w.story = append(w.story, fmt.Sprintf("%9.3f ", time.Duration(w.now).Seconds())+fmt.Sprintf(format, args...))
 	}
