@@ -24,7 +24,8 @@ func (d *decision) follow() {
 		return
 	}
 	up := Upstream{Member: l.Member, Address: l.Addresses.Postgres}
-	serves := l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping || l.Phase == schema.PhaseRecovering
+	// Whom an old record names, out of a restored Consul, does not serve: nothing is brought onto its history.
+	serves := (l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping || l.Phase == schema.PhaseRecovering) && d.trusted()
 	d.plan.Hurry = l.Phase == schema.PhaseStopping
 	switch {
 	case (d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete) && d.paused():

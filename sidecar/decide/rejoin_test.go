@@ -101,3 +101,35 @@ func TestAStandbyThatDoesNotComeUp(t *testing.T) {
 		})
 	}
 }
+
+// A record of an older epoch than is known, as a restored Consul shows it, names nobody whose history counts: neither a stopped primary
+// nor an empty directory is made like that of the member it names.
+func TestNothingIsCopiedByAnOldRecord(t *testing.T) {
+	for name, change := range map[string]func(*Observation, *Memory){
+		"a stopped primary": func(o *Observation, m *Memory) {
+			o.Data.StandbySignal, o.Data.CanRewind = false, true
+			m.Rejoin = Rejoin{Epoch: 4, Checked: true}
+		},
+		"an empty directory":         func(o *Observation, _ *Memory) { o.Data = Data{State: DataEmpty, At: t0} },
+		"one that cannot be rewound": func(o *Observation, m *Memory) { m.Rejoin = Rejoin{Epoch: 4, Checked: true} },
+	} {
+		for known, allowed := range map[schema.Epoch]bool{4: true, 9: false} {
+			o, m := standby()
+			o.Process.State, o.SQL = ProcessStopped, SQL{}
+			change(&o, &m)
+			m.Record.Epoch = known
+			var got []Kind
+			for i := range 40 { // turns are taken before a clone
+				o.Now = t0.Add(time.Duration(i) * 50 * time.Millisecond)
+				o.Process.At, o.Data.At = o.Now, o.Now
+				var p Plan
+				p, m = Decide(o, m)
+				got = append(got, planned(p)...)
+			}
+			copies := slices.Contains(got, Clone) || slices.Contains(got, Rewind)
+			if copies != allowed {
+				t.Errorf("%s, epoch %d known, record of 4: planned %v", name, known, got)
+			}
+		}
+	}
+}

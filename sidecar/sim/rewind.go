@@ -11,7 +11,7 @@ import (
 func (n *node) rewind(up *node, report func(decide.Certainty)) {
 	gen := n.gen
 	possible := func() bool {
-		return !n.pg.running() && up.pg.writable() && !up.frozen && n.w.connected(n.name, up.name)
+		return !n.pg.running() && up.pg.running() && !up.pg.starting && !up.frozen && n.w.connected(n.name, up.name)
 	}
 	n.w.after(n.w.between(50*time.Millisecond, 500*time.Millisecond), func() {
 		n.pg.written(func() {
