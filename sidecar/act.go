@@ -46,7 +46,7 @@ func (x actor) run(ctx context.Context, a decide.Action) decide.Outcome {
 		out.Session, err = x.session(ctx, a)
 	case decide.SlotDocs:
 		err = x.document(ctx, a)
-	case decide.SlotPostgres:
+	case decide.SlotPostgres, decide.SlotLook:
 		err = x.postgres(ctx, a, &out)
 	case decide.SlotFence:
 		err = x.s.d.Launcher.Stop(ctx, launch.StopRequest{Mode: launch.StopImmediate})

@@ -62,7 +62,7 @@ func (k Kind) restsOnRecord() bool {
 // It reports whether a was planned.
 func (d *decision) do(a Action) bool {
 	slot := a.Kind.Slot()
-	if slot == SlotPostgres && d.stale(a.Kind) {
+	if (slot == SlotPostgres || slot == SlotLook) && d.stale(a.Kind) {
 		return false
 	}
 	if d.o.Busy[slot] != "" || d.planned(slot) || d.heldBack(a.Kind) || d.o.Unsaved && a.Kind.restsOnRecord() {
@@ -117,8 +117,10 @@ func (d *decision) heldBack(k Kind) bool {
 func (d *decision) say(s schema.State, format string, args ...any) {
 	if d.plan.State == "" {
 		d.plan.State, d.plan.Reason = s, fmt.Sprintf(format, args...)
-		if r := d.m.Retries[SlotPostgres]; r.Error != "" && d.o.Now.Before(r.Until) {
-			d.plan.Reason += fmt.Sprintf(" (%s failed %d times: %s)", r.Kind, r.Count, r.Error)
+		for _, slot := range []Slot{SlotPostgres, SlotLook} {
+			if r := d.m.Retries[slot]; r.Error != "" && d.o.Now.Before(r.Until) {
+				d.plan.Reason += fmt.Sprintf(" (%s failed %d times: %s)", r.Kind, r.Count, r.Error)
+			}
 		}
 	}
 }

@@ -332,7 +332,7 @@ func TestReleaseOnlyAfterPostgresIsGone(t *testing.T) {
 }
 
 func TestPromise(t *testing.T) {
-	req := schema.PromiseRequest{From: "pg1", Epoch: 4, Lease: schema.Duration(lease), Mark: t0.Add(-lease / 2)}
+	req := schema.PromiseRequest{From: "pg1", Epoch: 4, Lease: schema.Duration(lease), Mark: t0.Add(-lease)}
 	for _, c := range []struct {
 		name   string
 		change func(*Observation, *Memory, *schema.PromiseRequest)
@@ -345,7 +345,7 @@ func TestPromise(t *testing.T) {
 		{"an older epoch", func(_ *Observation, m *Memory, _ *schema.PromiseRequest) { m.Record.Epoch = 5 }, false},
 		{"the holder", func(_ *Observation, m *Memory, _ *schema.PromiseRequest) { m.Reign.Active = true }, false},
 		{"to one that may not hear it", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = schema.Never }, false},
-		{"to one that has not heard for too long", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = t0.Add(-lease/2 - 1) }, false},
+		{"to one that has not heard for too long", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = t0.Add(-lease - 1) }, false},
 		{"to one that heard another machine's clock", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Mark = t0.Add(1) }, false},
 		{"for ever", func(_ *Observation, _ *Memory, r *schema.PromiseRequest) { r.Lease = schema.Duration(time.Hour) }, false},
 	} {

@@ -169,7 +169,7 @@ func (d *decision) learnOutcome(out Outcome) {
 			d.m.Reign.Sync.begun(out.Action, d.o.Now)
 		}
 	case CheckHistory:
-		if out.Result == OK {
+		if out.Result == OK && out.StartedAt > d.m.HandledAt { // else it is about what the directory no longer holds
 			d.m.Rejoin = Rejoin{Epoch: out.Action.Epoch, Checked: true, Follows: out.Follows, At: d.o.Now}
 		}
 	case Clone:
@@ -234,7 +234,7 @@ func (d *decision) learnRetry(out Outcome) {
 	if slot == SlotDocs {
 		wait = 200 * time.Millisecond
 	}
-	if slot == SlotPostgres {
+	if slot == SlotPostgres || slot == SlotLook {
 		wait = min(30*time.Second, 500*time.Millisecond<<min(n, 6))
 		d.note(schema.EventActionFail, d.m.Record.Epoch, "%s: %s", out.Action, out.Error)
 	}

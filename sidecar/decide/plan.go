@@ -23,6 +23,7 @@ const (
 	SlotFence                // stopping at once, whatever else runs
 	SlotArm                  // the launcher's deadline
 	SlotPromises             // a round of promises
+	SlotLook                 // a look at another server, which changes nothing and may take long: whoever is elected need not wait for it
 
 	slotCount
 )
@@ -71,7 +72,7 @@ var slots = map[Kind]Slot{
 	OpenSession: SlotSession, RenewSession: SlotSession,
 	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
 	Initdb: SlotPostgres, Adopt: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
-	Follow: SlotPostgres, CheckHistory: SlotPostgres, Promote: SlotPostgres, SetSync: SlotPostgres, Reconfigure: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
+	Follow: SlotPostgres, CheckHistory: SlotLook, Promote: SlotPostgres, SetSync: SlotPostgres, Reconfigure: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
 	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises, AskReports: SlotPromises,
 }
 

@@ -12,7 +12,7 @@ import (
 //
 //	primary's deadline = (time it asked) + lease <= (time we promised) + lease < PromisedUntil
 //
-// It is given only to who has shown that our replies reach it, by the mark of one that is not older than half a
+// It is given only to who has shown that our replies reach it, by the mark of one that is not older than a
 // lease. A primary that sends and does not receive would otherwise keep everybody bound, and be fenced all the same.
 //
 // A seizure of ours whose answer was lost may still succeed at Consul later. That is no hole:
@@ -35,7 +35,7 @@ func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseRe
 		why = "the outcome of an attempt to take over is not known yet"
 	case r.Lease.D() <= 0 || r.Lease.D() > maxPromise:
 		why = fmt.Sprintf("a promise of %s is not to be had", r.Lease)
-	case r.Mark == schema.Never || age < 0 || age > r.Lease.D()/2:
+	case r.Mark == schema.Never || age < 0 || age > r.Lease.D():
 		why = fmt.Sprintf("it is not known yet whether %s hears this member; the next request shows it", r.From)
 	}
 	if why != "" {

@@ -133,3 +133,24 @@ func TestNothingIsCopiedByAnOldRecord(t *testing.T) {
 		}
 	}
 }
+
+// A look at a server that does not answer takes its ten seconds; whoever is elected meanwhile is promoted at once. What it brings home about a
+// directory that has been handled since does not count.
+func TestALookDelaysNothing(t *testing.T) {
+	o, m := holder()
+	o.SQL.InRecovery, o.Data.StandbySignal, o.Process.Armed = true, true, false
+	o.Lock.Leader.Phase, m.Reign.Phase, m.Reign.WrittenPhase = schema.PhasePromoting, schema.PhasePromoting, schema.PhasePromoting
+	o.Busy[CheckHistory.Slot()] = CheckHistory
+	p, _ := Decide(o.at(100*time.Millisecond, 0), m)
+	if !slices.Contains(planned(p), Promote) {
+		t.Errorf("planned %v: %s", planned(p), p.Reason)
+	}
+	for handled, counts := range map[schema.Instant]bool{t0: true, t0 + 2: false} {
+		o, m := standby()
+		m.HandledAt = handled
+		o.Done = []Outcome{{Action: Action{Kind: CheckHistory, Epoch: 4}, Result: OK, StartedAt: t0 + 1}}
+		if _, m = Decide(o, m); m.Rejoin.Checked != counts {
+			t.Errorf("handled %d after the look had begun: counts %t", handled-t0-1, m.Rejoin.Checked)
+		}
+	}
+}

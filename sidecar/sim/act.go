@@ -34,7 +34,7 @@ func (n *node) act(a decide.Action) {
 	switch a.Kind.Slot() {
 	case decide.SlotLock, decide.SlotSession, decide.SlotDocs:
 		n.ask(a, &out, finish)
-	case decide.SlotPostgres:
+	case decide.SlotPostgres, decide.SlotLook:
 		n.handle(a, &out, finish)
 	case decide.SlotFence:
 		n.w.after(n.w.between(0, time.Millisecond), func() {
