@@ -59,8 +59,11 @@ func setKey(config *schema.ClusterConfig, key string, value json.RawMessage) err
 			return err
 		}
 	}
-	if key == "hba" {
-		config.HBA = nil // else the decoder writes into the list that the caller holds too
+	switch key { // else the decoder writes into what the caller holds too
+	case "hba":
+		config.HBA = nil
+	case "slots":
+		config.Slots = nil
 	}
 	one, err := json.Marshal(map[string]json.RawMessage{key: value})
 	if err != nil {
@@ -84,6 +87,8 @@ func kindWords(t reflect.Type) string {
 		return "true or false"
 	case reflect.Slice:
 		return "a list of lines"
+	case reflect.Struct:
+		return "{type: physical} or {type: logical, database: NAME, plugin: NAME}"
 	case reflect.Map:
 		return "name: value on lines of their own"
 	case reflect.String:
@@ -173,6 +178,9 @@ func assign(config *schema.ClusterConfig, word string) error {
 		config.Parameters[name] = value
 		return nil
 	}
+	if name, is := strings.CutPrefix(key, "slots."); is {
+		return assignSlot(config, name, value)
+	}
 	asJSON, err := yaml.YAMLToJSONStrict([]byte(value))
 	if err != nil {
 		return fmt.Errorf("%s: %q cannot be read: %w", key, value, err)
@@ -194,6 +202,35 @@ func assign(config *schema.ClusterConfig, word string) error {
 		config.Parameters = nil // the whole map is replaced
 	}
 	return setKey(config, key, asJSON)
+}
+
+// assignSlot changes one permanent slot, written as {type: physical} in YAML.
+func assignSlot(config *schema.ClusterConfig, name, value string) error {
+	all := map[string]json.RawMessage{}
+	for other, slot := range config.Slots {
+		b, err := json.Marshal(slot)
+		if err != nil {
+			return err
+		}
+		all[other] = b
+	}
+	if value == "null" {
+		if _, set := all[name]; !set {
+			return fmt.Errorf("slots.%s: is not set, so there is nothing to take away", name)
+		}
+		delete(all, name)
+	} else {
+		asJSON, err := yaml.YAMLToJSONStrict([]byte(value))
+		if err != nil {
+			return fmt.Errorf("slots.%s: %q cannot be read: %w", name, value, err)
+		}
+		all[name] = asJSON
+	}
+	whole, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return setKey(config, "slots", whole)
 }
 
 // unset gives a key the value that it has where it is not written.

@@ -161,7 +161,9 @@ func printable(s string) string {
 }
 
 const configSetLong = `Changes some keys of the cluster's configuration: howdah config set lease=5s parameters.work_mem=64MB
-A value of null takes a parameter away, or gives a key its default again.`
+A value of null takes a parameter or a slot away, or gives a key its default again. Slots: 'slots.backup={type: physical}' or
+'slots.feed={type: logical, database: shop, plugin: pgoutput}'. Below PostgreSQL 17 a logical slot is made anew after a failover,
+and its consumer may miss changes.`
 
 // ConfigSet changes some keys.
 type ConfigSet struct {

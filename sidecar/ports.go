@@ -76,6 +76,7 @@ type Server interface {
 	Checkpoint(ctx context.Context) error
 	EnsureRoles(ctx context.Context) error
 	EnsureSlots(ctx context.Context, want []postgres.Slot) error
+	EnsurePermanentSlots(ctx context.Context, want map[string]schema.PermanentSlot) error
 	Identify(ctx context.Context, u postgres.Upstream) (postgres.Identity, error)
 	UpstreamHistory(ctx context.Context, u postgres.Upstream) (postgres.History, error)
 	LocalEnd(ctx context.Context, d postgres.DataDir) (schema.LSN, error)

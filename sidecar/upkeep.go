@@ -41,19 +41,22 @@ const (
 
 // upkeep remembers what was done last.
 type upkeep struct {
-	s          *Sidecar
-	log        *zap.Logger
-	rolesFor   schema.Epoch
-	checkedFor schema.Epoch // of the reign whose first checkpoint was asked for
-	rolesAt    schema.Instant
-	slotsFor   []string
-	slotsAt    schema.Instant
-	slotsOf    schema.Instant // the Postgres that they were made in: a clone comes without
-	registered schema.Role
-	announced  bool
-	registerAt schema.Instant
-	joined     []string
-	lastError  map[string]string
+	s                *Sidecar
+	log              *zap.Logger
+	rolesFor         schema.Epoch
+	checkedFor       schema.Epoch // of the reign whose first checkpoint was asked for
+	rolesAt          schema.Instant
+	slotsFor         []string
+	slotsAt          schema.Instant
+	slotsOf          schema.Instant // the Postgres that they were made in: a clone comes without
+	permanent        schema.Instant // when the configuration's slots were seen to, in which Postgres and as what
+	permanentOf      schema.Instant
+	permanentServing bool
+	registered       schema.Role
+	announced        bool
+	registerAt       schema.Instant
+	joined           []string
+	lastError        map[string]string
 }
 
 // keepUp does what is neither urgent nor dangerous, one thing after the other.
@@ -112,6 +115,7 @@ func (u *upkeep) turn(ctx context.Context, d duties) {
 	}
 	if d.answers && (d.serving || d.role == schema.RoleStandby) {
 		u.try("ensure slots", func() error { return u.slots(ctx, d) })
+		u.try("ensure permanent slots", func() error { return u.permanentSlots(ctx, d) })
 	}
 }
 
@@ -247,6 +251,18 @@ func (u *upkeep) slots(ctx context.Context, d duties) error {
 	}
 	u.slotsFor, u.slotsAt, u.slotsOf = slices.Clone(d.members), d.now, d.started
 	return nil
+}
+
+// permanentSlots keeps the slots that the cluster's configuration names. What it names is known only once Consul has
+// said so: before, none would be missed, and slots dropped that somebody needs.
+func (u *upkeep) permanentSlots(ctx context.Context, d duties) error {
+	if !d.state.Config.Exists || u.permanent != 0 && u.permanentOf == d.started && u.permanentServing == d.serving && d.now.Sub(u.permanent) < slowUpkeep {
+		return nil
+	}
+	u.permanent, u.permanentOf, u.permanentServing = d.now, d.started, d.serving
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return u.s.d.Server.EnsurePermanentSlots(ctx, d.state.Config.Value.Slots)
 }
 
 // Alone makes sure that no other sidecar lives under our name: one that is registered and answers on its

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 // countingServer counts how often slots were seen to.
 type countingServer struct {
 	Server
-	slots int
+	slots     int
+	permanent []int
 }
 
 func (c *countingServer) EnsureSlots(context.Context, []postgres.Slot) error { c.slots++; return nil }
@@ -37,4 +39,33 @@ func TestSlotsAfterAClone(t *testing.T) {
 			t.Errorf("%d: seen to %d times, want %d (%v)", i, server.slots, c.want, err)
 		}
 	}
+}
+
+func (c *countingServer) EnsurePermanentSlots(_ context.Context, want map[string]schema.PermanentSlot) error {
+	c.permanent = append(c.permanent, len(want))
+	return nil
+}
+
+// Slots that the configuration names no longer are dropped, so a configuration that was never read is not one without slots.
+func TestPermanentSlotsNeedTheConfiguration(t *testing.T) {
+	server := &countingServer{}
+	u := &upkeep{s: &Sidecar{o: Options{Name: "pg1"}, d: Deps{Server: server}}}
+	d := duties{now: schema.Instant(time.Hour)}
+	see := func(want ...int) {
+		t.Helper()
+		if err := u.permanentSlots(t.Context(), d); err != nil || !slices.Equal(server.permanent, want) {
+			t.Errorf("seen to with %v slots, want %v (%v)", server.permanent, want, err)
+		}
+	}
+	see()
+	d.state.Config.Exists = true
+	d.state.Config.Value.Slots = map[string]schema.PermanentSlot{"backup": {Type: schema.SlotPhysical}}
+	see(1)
+	see(1)
+	d.now = d.now.Add(slowUpkeep)
+	see(1, 1)
+	d.serving = true // a new primary does not wait for the next round
+	see(1, 1, 1)
+	d.started = d.now // a clone comes without slots
+	see(1, 1, 1, 1)
 }

@@ -47,6 +47,8 @@ type ClusterConfig struct {
 	Parameters map[string]string `json:"parameters,omitempty"`
 	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
 	HBA []string `json:"hba,omitempty"`
+	// Slots are replication slots that howdah keeps for others, by name.
+	Slots map[string]PermanentSlot `json:"slots,omitempty"`
 }
 
 // maxPauseText bounds who paused a cluster and why, in bytes: it stands in every member's reasons.
@@ -139,7 +141,7 @@ func (c ClusterConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("parameters: %s cannot be set here: %s", k, why))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.checkSlots()...)...)
 }
 
 // Synchronous reports whether commits wait for standbys: modes on and strict.

@@ -159,15 +159,9 @@ FROM (SELECT pg_is_in_recovery() AS rec OFFSET 0) r CROSS JOIN pg_control_checkp
 func (p *Postgres) awaitSource(ctx context.Context, u Upstream) error {
 	ctx, cancel := context.WithTimeout(ctx, sourcePatience)
 	defer cancel()
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=prefer connect_timeout=5", quoteConninfo(u.Host), u.Port, RewindRole))
+	conn, err := p.connectSource(ctx, u)
 	if err != nil {
 		return err
-	}
-	cfg.Password = p.o.Secrets.Rewind
-	cfg.RuntimeParams = map[string]string{"application_name": p.o.Name, "search_path": "pg_catalog"}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return remoteError(u, RewindRole, "rewind", err)
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -193,6 +187,21 @@ func (p *Postgres) awaitSource(ctx context.Context, u Upstream) error {
 			return fmt.Errorf("%w: it has had no checkpoint since its promotion", ErrNotReady)
 		}
 	}
+}
+
+// connectSource connects to the database postgres of another server, where howdah_rewind may ask what anybody may.
+func (p *Postgres) connectSource(ctx context.Context, u Upstream) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=prefer connect_timeout=5", quoteConninfo(u.Host), u.Port, RewindRole))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Password = p.o.Secrets.Rewind
+	cfg.RuntimeParams = map[string]string{"application_name": p.o.Name, "search_path": "pg_catalog"}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, remoteError(u, RewindRole, "rewind", err)
+	}
+	return conn, nil
 }
 
 func (p *Postgres) rewindArgs(r RewindRequest) []string {

@@ -102,7 +102,11 @@ func (p *Postgres) onOwn(ctx context.Context, f func(*pgx.Conn) error) error {
 // the way: no timeout that ends our statements, no log of them (roles' verifiers are among them), no wait for a
 // synchronous standby.
 func (p *Postgres) connectLocal(ctx context.Context) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=disable", quoteConninfo(p.o.SocketDir), p.o.Port, SuperuserRole))
+	return p.connectDatabase(ctx, "postgres")
+}
+
+func (p *Postgres) connectDatabase(ctx context.Context, name string) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable", quoteConninfo(p.o.SocketDir), p.o.Port, SuperuserRole, quoteConninfo(name)))
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ var settingContext = map[string]Change{
 	"wal_sender_timeout": ChangeReload, "wal_receiver_timeout": ChangeReload, "wal_receiver_status_interval": ChangeReload,
 	"wal_retrieve_retry_interval": ChangeReload, "restart_after_crash": ChangeReload, "recovery_target_timeline": ChangeRestart,
 	"primary_conninfo": ChangeReload, "primary_slot_name": ChangeReload, "synchronous_standby_names": ChangeReload,
-	"idle_replication_slot_timeout": ChangeReload,
+	"idle_replication_slot_timeout": ChangeReload, "sync_replication_slots": ChangeReload,
 }
 
 // neverSet are settings, besides schema.RuledParameters, that would break what howdah promises.
@@ -167,6 +167,10 @@ func (o Options) settings(s Settings, f facts) (all []setting, refused []string,
 	}
 	if s.Role == schema.RoleStandby {
 		raiseToPrimary(own, f.control)
+	}
+	if s.Role == schema.RoleStandby && feat.slotSync && s.Config.LogicalSlots() {
+		// The second is what the first wants (ValidateSlotSyncParams, src/backend/replication/logical/slotsync.c).
+		own["sync_replication_slots"], own["hot_standby_feedback"] = "on", "on"
 	}
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		all = append(all, setting{name, own[name]})

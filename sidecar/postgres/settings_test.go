@@ -68,6 +68,16 @@ func TestSettingsOfAStandby(t *testing.T) {
 	if !strings.Contains(got["primary_conninfo"], "dbname='postgres'") || got["idle_replication_slot_timeout"] != "0" {
 		t.Errorf("18: %v", got)
 	}
+
+	// Logical slots follow the primary from 17 on, where there are any.
+	s.Config.Parameters = map[string]string{"wal_level": "logical"}
+	s.Config.Slots = map[string]schema.PermanentSlot{"feed": {Type: "logical", Database: "shop", Plugin: "pgoutput"}}
+	for major, want := range map[int][2]string{16: {"", "off"}, 17: {"on", "on"}} {
+		got, _ := rendered(t, s, facts{major: major})
+		if got["sync_replication_slots"] != want[0] || got["hot_standby_feedback"] != want[1] {
+			t.Errorf("%d: sync_replication_slots %q, hot_standby_feedback %q", major, got["sync_replication_slots"], got["hot_standby_feedback"])
+		}
+	}
 }
 
 func TestSettingsOfAPrimary(t *testing.T) {
