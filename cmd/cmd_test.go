@@ -252,3 +252,26 @@ func TestVersionSaysWhatMembersPublish(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestSidecarRestoreOptionsGoTogether(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Sidecar)
+		want   string
+	}{
+		"all": {func(c *Sidecar) {
+			c.Init, c.RestoreCommand, c.RestoreTarget = "restore", "cp -a /backup/. %d", "name=x"
+		}, ""},
+		"no command": {func(c *Sidecar) { c.Init = "restore" }, "option --restore-command: is required with --init restore"},
+		"exclusive":  {func(c *Sidecar) { c.Init, c.RestoreCommand, c.RestoreTargetInclusive = "restore", "x %d", false }, "option --restore-target-inclusive: false goes with"},
+		"new":        {func(c *Sidecar) { c.RestoreTarget = "immediate" }, `option --restore-target: "immediate" is not allowed; goes with --init restore only`},
+		"existing":   {func(c *Sidecar) { c.Init, c.RestoreCommand = "existing", "x %d" }, "goes with --init restore only"},
+	} {
+		sidecar := NewSidecar(Stdio{})
+		sidecar.Cluster, sidecar.Name, sidecar.DataDir, sidecar.PostgresAdvertise = "main", "a", "/data", "10.0.0.1:5432"
+		c.change(sidecar)
+		err := sidecar.Validate()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

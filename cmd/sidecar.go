@@ -33,8 +33,11 @@ type Sidecar struct {
 	APIListen, APIAdvertise, APITokenFile, APICertFile, APIKeyFile string
 	// SecretsDir holds the secrets, BootstrapConfig is a YAML file with the configuration of a new cluster.
 	SecretsDir, BootstrapConfig string
-	// Init says what becomes of a cluster that is not initialised yet: schema.InitNew or schema.InitExisting.
+	// Init says what becomes of a cluster that is not initialised yet: schema.InitNew, schema.InitExisting or schema.InitRestore.
 	Init string
+	// Restore* are the options of schema.InitRestore; see postgres.RestoreOptions.
+	RestoreCommand, RestoreFetch, RestoreTarget, RestoreTargetTimeline string
+	RestoreTargetInclusive                                             bool
 	// Priority, NoFailover, NoSync, NoLoadBalance and CloneFrom are the member's tags.
 	Priority                                     int
 	NoFailover, NoSync, NoLoadBalance, CloneFrom bool
@@ -50,7 +53,8 @@ func NewSidecar(stdio Stdio) *Sidecar {
 	return &Sidecar{
 		LaunchSocket: defaultLaunchSocket, PostgresListen: "0.0.0.0:5432", PostgresSocketDir: defaultPostgresSocketDir,
 		Gossip: GossipOptions{Listen: "0.0.0.0:7946"}, APIListen: "0.0.0.0:8008",
-		SecretsDir: "/etc/howdah/secrets", RegisterService: true, Init: schema.InitNew, Log: defaultLog(), stdio: stdio,
+		SecretsDir: "/etc/howdah/secrets", RegisterService: true, Init: schema.InitNew,
+		RestoreTarget: "latest", RestoreTargetTimeline: "latest", RestoreTargetInclusive: true, Log: defaultLog(), stdio: stdio,
 	}
 }
 
@@ -63,8 +67,9 @@ func (c *Sidecar) Declare(s *options.Set) {
 	s.String(&c.LaunchSocket, "launch-socket", "the socket of howdah launch", options.Required, absolute)
 	s.String(&c.SecretsDir, "secrets-dir", "files superuser, replication, rewind, router (passwords), gossip.key, api.token; those missing are generated", options.Required, absolute)
 	s.String(&c.BootstrapConfig, "bootstrap-config", "a YAML file with the configuration that a new cluster gets", options.Placeholder("FILE"))
-	s.String(&c.Init, "init", "the first data of a cluster that is not initialised: new (initdb), or existing (adopt the primary's directory that is here)",
-		options.OneOf(schema.InitNew, schema.InitExisting))
+	s.String(&c.Init, "init", "the first data of a cluster that is not initialised: new (initdb), existing (adopt the primary's directory that is here) or restore (from a backup)",
+		options.OneOf(schema.InitNew, schema.InitExisting, schema.InitRestore))
+	c.declareRestore(s)
 	s.Int(&c.Priority, "priority", "orders candidates before their LSN does, higher first", -1000, 1000)
 	s.Bool(&c.NoFailover, "nofailover", "this member never becomes the primary")
 	s.Bool(&c.NoSync, "nosync", "no commit waits for this member")
@@ -89,12 +94,52 @@ func (c *Sidecar) Declare(s *options.Set) {
 
 func (c *Sidecar) check(s *options.Set) []options.Problem {
 	found := pair(s, "api-cert-file", c.APICertFile, "api-key-file", c.APIKeyFile)
+	found = append(found, c.checkRestore(s)...)
 	if c.PostgresAdvertise == "" && wildcard(c.PostgresListen) {
 		found = append(found, s.Problem("postgres-advertise", fmt.Sprintf("is required, because --postgres-listen %s is no address that others can connect to", c.PostgresListen)))
 	}
 	for name, a := range map[string]string{"postgres-advertise": c.PostgresAdvertise, "gossip-advertise": c.Gossip.Advertise, "api-advertise": c.APIAdvertise} {
 		if a != "" && wildcard(a) {
 			found = append(found, s.Problem(name, "name an address of this host that others can connect to"))
+		}
+	}
+	return found
+}
+
+// declareRestore declares what goes with --init restore.
+func (c *Sidecar) declareRestore(s *options.Set) {
+	s.String(&c.RestoreCommand, "restore-command", "a shell line that fills the empty directory %d with a base backup, for example pgbackrest --stanza=main --pg1-path=%d restore",
+		options.Placeholder("COMMAND"))
+	s.String(&c.RestoreFetch, "restore-fetch", "PostgreSQL's restore_command for the recovery, if the backup's own configuration does not say it, for example cp /archive/%f %p",
+		options.Placeholder("COMMAND"))
+	s.String(&c.RestoreTarget, "restore-target", "where the recovery ends: latest, immediate, name=X, time=X, xid=X or lsn=X", options.Placeholder("TARGET"))
+	s.String(&c.RestoreTargetTimeline, "restore-target-timeline", "along which timeline: latest, current or a number", options.Placeholder("TIMELINE"))
+	s.Bool(&c.RestoreTargetInclusive, "restore-target-inclusive", "whether what is at the target (time, xid, lsn) is recovered, too")
+}
+
+// restore is what Restore* say; its zero value where the cluster does not begin with a backup.
+func (c *Sidecar) restore() postgres.RestoreOptions {
+	if c.Init != schema.InitRestore {
+		return postgres.RestoreOptions{}
+	}
+	return postgres.RestoreOptions{Command: c.RestoreCommand, Fetch: c.RestoreFetch, Target: c.RestoreTarget, Timeline: c.RestoreTargetTimeline,
+		Exclusive: !c.RestoreTargetInclusive}
+}
+
+func (c *Sidecar) checkRestore(s *options.Set) []options.Problem {
+	if c.Init == schema.InitRestore {
+		return s.Adopt(c.restore().Validate())
+	}
+	var found []options.Problem
+	for _, o := range []struct {
+		name  string
+		given bool
+	}{
+		{"restore-command", c.RestoreCommand != ""}, {"restore-fetch", c.RestoreFetch != ""}, {"restore-target", c.RestoreTarget != "latest"},
+		{"restore-target-timeline", c.RestoreTargetTimeline != "latest"}, {"restore-target-inclusive", !c.RestoreTargetInclusive},
+	} {
+		if o.given {
+			found = append(found, s.Problem(o.name, "goes with --init restore only"))
 		}
 	}
 	return found

@@ -94,7 +94,7 @@ func (c *Sidecar) server(m member) (*postgres.Postgres, error) {
 			Superuser: m.secrets.Superuser.Reveal(), Replication: m.secrets.Replication.Reveal(),
 			Rewind: m.secrets.Rewind.Reveal(), Router: m.secrets.Router.Reveal(),
 		},
-		Log: m.log.Named("postgres"),
+		Restore: c.restore(), Log: m.log.Named("postgres"),
 	}, sidecar.Runner{Client: m.launcher})
 }
 

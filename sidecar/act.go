@@ -146,6 +146,8 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		return x.initdb(ctx, out)
 	case decide.Adopt:
 		return x.adopt(ctx, out)
+	case decide.Restore:
+		return x.restore(ctx, out)
 	case decide.Clone:
 		return x.clone(ctx, a)
 	case decide.Rewind:
@@ -254,6 +256,15 @@ func (x actor) adopt(ctx context.Context, out *decide.Outcome) error {
 		}
 	}
 	if err := x.s.d.Server.Adopt(ctx, config); err != nil {
+		return err
+	}
+	found, err := x.s.d.Server.Inspect(ctx)
+	out.SystemID = found.SystemID()
+	return err
+}
+
+func (x actor) restore(ctx context.Context, out *decide.Outcome) error {
+	if err := x.s.d.Server.Restore(ctx); err != nil {
 		return err
 	}
 	found, err := x.s.d.Server.Inspect(ctx)

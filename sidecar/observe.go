@@ -30,8 +30,8 @@ func (l *loop) seeState(st schema.ClusterState, err error) {
 	}
 	l.obs.SeeConsul(st.AnsweredAt, "")
 	l.obs.SeeState(st)
-	if init := st.Initialize.Value; l.obs.Init == schema.InitExisting && init.SystemID != "" {
-		l.log.Info("--init existing says nothing any more: the cluster is initialised", zap.String("mode", init.Mode), zap.String("by", init.By),
+	if init := st.Initialize.Value; (l.obs.Init == schema.InitExisting || l.obs.Init == schema.InitRestore) && init.SystemID != "" {
+		l.log.Info("--init "+l.obs.Init+" says nothing any more: the cluster is initialised", zap.String("mode", init.Mode), zap.String("by", init.By),
 			zap.String("system_id", init.SystemID))
 		l.obs.Init = ""
 	}

@@ -60,6 +60,7 @@ type Server interface {
 	Initdb(ctx context.Context, cfg schema.ClusterConfig) error
 	Existing(ctx context.Context, cfg schema.ClusterConfig) (schema.ClusterConfig, error)
 	Adopt(ctx context.Context, cfg schema.ClusterConfig) error
+	Restore(ctx context.Context) error
 	Clone(ctx context.Context, r postgres.CloneRequest) error
 	Rewind(ctx context.Context, r postgres.RewindRequest) error
 	Configure(ctx context.Context, s postgres.Settings) (postgres.Change, error)

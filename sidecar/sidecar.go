@@ -25,7 +25,8 @@ type Options struct {
 	Tags      schema.Tags
 	// Bootstrap is written to Consul as the cluster configuration where there is none yet.
 	Bootstrap schema.ClusterConfig
-	// Init is what becomes of a cluster that is not initialised: schema.InitNew (also if empty) or schema.InitExisting.
+	// Init is what becomes of a cluster that is not initialised: schema.InitNew (also if empty), schema.InitExisting or
+	// schema.InitRestore.
 	Init    string
 	Version string
 	// Instance is made anew at each start; empty has New make one.

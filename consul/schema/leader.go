@@ -89,7 +89,7 @@ type Initialize struct {
 	SystemID string `json:"system_id"`
 	// By is the member that bootstraps or has bootstrapped.
 	By string `json:"by"`
-	// Mode is one of InitNew, InitExisting and InitRecovered.
+	// Mode is one of InitNew, InitExisting, InitRestore and InitRecovered.
 	Mode string `json:"mode"`
 }
 
@@ -97,6 +97,7 @@ type Initialize struct {
 const (
 	InitNew       = "new"       // initdb
 	InitExisting  = "existing"  // a data directory that another system or an operator had made, adopted in place
+	InitRestore   = "restore"   // a backup that an operator's command fetched, recovered to a target
 	InitRecovered = "recovered" // the key was lost and written again from a member's own record
 )
 

@@ -33,6 +33,10 @@ func (d *decision) uninitialized() {
 			d.say(schema.StateWaiting, "there is nothing to adopt (--init existing): the data directory is empty; waiting for the member whose directory is to be adopted")
 			return
 		}
+		if d.o.Init == schema.InitRestore {
+			d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitRestore}, "a cluster restored from a backup")
+			return
+		}
 		d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitNew}, "a new cluster")
 	}
 }
@@ -41,6 +45,11 @@ func (d *decision) uninitialized() {
 // an operator has said so, and nobody else has data of this cluster.
 func (d *decision) foundData() {
 	id := d.o.Data.SystemID
+	if d.o.Init == schema.InitRestore {
+		d.say(schema.StateNeedsOperator, "the data directory holds a cluster (system identifier %s), and --init restore fills only an empty one: move it away; "+
+			"to have it as it is, start the sidecar with --init existing", id)
+		return
+	}
 	if d.o.Init != schema.InitExisting {
 		d.say(schema.StateNeedsOperator, "the data directory holds a cluster (system identifier %s) that howdah did not make; "+
 			"to adopt it, start the sidecar with --init existing; to have a new cluster, point --data-dir at an empty directory", id)
@@ -86,14 +95,17 @@ func (d *decision) bootstrapping() {
 // bootstrapReign is what the holder does until the first data directory stands.
 func (d *decision) bootstrapReign() {
 	init := d.o.State.Initialize
-	existing := init.Value.Mode == schema.InitExisting
+	existing, restore := init.Value.Mode == schema.InitExisting, init.Value.Mode == schema.InitRestore
+	nothing := d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete
 	switch {
-	case existing && (d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete):
+	case restore && nothing:
+		d.restore()
+	case existing && nothing:
 		d.say(schema.StateNeedsOperator, "the data directory that was to be adopted is gone: bring it back, or for a new cluster delete the key howdah/%s/initialize in consul", d.m.Record.Cluster)
-	case existing && d.o.Data.State == DataValid && init.Value.SystemID == "" && d.m.Adopted != d.o.Data.SystemID:
+	case (existing || restore) && d.o.Data.State == DataValid && init.Value.SystemID == "" && d.m.Adopted != d.o.Data.SystemID:
 		d.do(Action{Kind: Adopt, Why: "an operator asked for it"})
 		d.say(schema.StateInitializing, "adopting the data directory")
-	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
+	case nothing:
 		d.do(Action{Kind: Initdb, Why: "bootstrap"})
 	case d.o.Data.State == DataValid && init.Value.SystemID == "":
 		d.do(Action{Kind: PutInitialize, Index: init.Index, Timeout: d.o.lease(),
@@ -102,4 +114,19 @@ func (d *decision) bootstrapReign() {
 		d.setPhase(schema.PhasePromoting)
 	}
 	d.say(schema.StateInitializing, "making the first data directory")
+}
+
+// restore has the first data directory fetched from a backup. It appears recovered and whole, or not at all; then it is
+// adopted like any other.
+func (d *decision) restore() {
+	if d.o.Init != schema.InitRestore {
+		d.say(schema.StateNeedsOperator, "this member has begun to restore the cluster from a backup, and is started without --init restore: start it with that again, "+
+			"or for a new cluster delete the key howdah/%s/initialize in consul", d.m.Record.Cluster)
+		return
+	}
+	d.do(Action{Kind: Restore, Why: "an operator asked for it"})
+	if d.heldBack(Restore) {
+		d.say(schema.StateNeedsOperator, "the restore failed and left nothing; it is tried again: look at --restore-command and the other --restore options")
+	}
+	d.say(schema.StateInitializing, "restoring the backup")
 }

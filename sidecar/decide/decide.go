@@ -79,7 +79,7 @@ func (d *decision) stale(k Kind) bool {
 		return true
 	}
 	switch k {
-	case Initdb, Adopt, Clone, Rewind, StartPrimary, StartStandby, CheckHistory:
+	case Initdb, Adopt, Restore, Clone, Rewind, StartPrimary, StartStandby, CheckHistory:
 		return d.o.Data.At <= d.m.HandledAt || d.o.Data.At < d.o.Process.Since
 	}
 	return false

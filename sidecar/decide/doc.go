@@ -18,6 +18,6 @@
 //	I1  promote(e)   =>  the lock was held by own session at epoch e, and now > PromisedUntil
 //	I2  armed        =>  Deadline = (time before the request was sent) + lease
 //	I3  Record.Epoch is the maximum of every epoch ever seen; a reign begins at Record.Epoch+1
-//	I5  unknown      =>  no Clone, no Initdb, no Release
+//	I5  unknown      =>  no Clone, no Initdb, no Restore, no Release
 //	I7  Clone        =>  another member serves, with the lock, under the same system identifier
 package decide

@@ -179,7 +179,7 @@ func (d *decision) learnOutcome(out Outcome) {
 		}
 	case Rewind:
 		d.learnRewind(out)
-	case Initdb, Adopt:
+	case Initdb, Adopt, Restore:
 		d.learnFirstData(out)
 	case StartStandby, Follow:
 		if out.Result == OK {
@@ -236,6 +236,9 @@ func (d *decision) learnRetry(out Outcome) {
 	}
 	if slot == SlotPostgres || slot == SlotLook {
 		wait = min(30*time.Second, 500*time.Millisecond<<min(n, 6))
+		if out.Action.Kind == Restore { // which is dear, and what fails is most often what an operator wrote
+			wait = min(5*time.Minute, 5*time.Second<<min(n, 6))
+		}
 		d.note(schema.EventActionFail, d.m.Record.Epoch, "%s: %s", out.Action, out.Error)
 	}
 	*r = Retry{Kind: out.Action.Kind, Count: n + 1, Until: d.o.Now.Add(wait), Error: out.Error}

@@ -14,7 +14,8 @@ type Observation struct {
 	Addresses schema.Addresses
 	Tags      schema.Tags
 	Config    schema.ClusterConfig
-	// Init is what an operator said about a cluster that is not initialised: schema.InitNew (also if empty) or InitExisting.
+	// Init is what an operator said about a cluster that is not initialised: schema.InitNew (also if empty), InitExisting or
+	// InitRestore.
 	Init string
 
 	Consul Consul

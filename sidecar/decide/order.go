@@ -120,7 +120,7 @@ func Unable(o *Observation, m Memory, k schema.OrderKind) string {
 		return "it is handing over"
 	case m.Reign.Active && m.Reign.Phase != schema.PhaseServing:
 		return fmt.Sprintf("it holds the lock and does not serve yet (%s)", m.Reign.Phase)
-	case busy == Initdb || busy == Clone || busy == Rewind || busy == StartPrimary || busy == StartStandby || busy == Promote:
+	case busy == Initdb || busy == Restore || busy == Clone || busy == Rewind || busy == StartPrimary || busy == StartStandby || busy == Promote:
 		return fmt.Sprintf("it is busy (%s); try again when that has ended", busy)
 	case k == schema.OrderReinit:
 		return d.cannotReinit()

@@ -46,7 +46,8 @@ const (
 	DropRequest   Kind = "drop request"
 
 	Initdb       Kind = "initdb"
-	Adopt        Kind = "adopt" // make a data directory that howdah did not make its own, in place
+	Adopt        Kind = "adopt"   // make a data directory that howdah did not make its own, in place
+	Restore      Kind = "restore" // have the operator's command fetch a backup, and recover it
 	Clone        Kind = "clone"
 	Rewind       Kind = "rewind" // bring a stopped data directory onto the history of From
 	StartPrimary Kind = "start primary"
@@ -71,7 +72,7 @@ var slots = map[Kind]Slot{
 	ReadLeader: SlotLock, Seize: SlotLock, Renew: SlotLock, Release: SlotLock,
 	OpenSession: SlotSession, RenewSession: SlotSession,
 	PutInitialize: SlotDocs, PutHistory: SlotDocs, DropRequest: SlotDocs,
-	Initdb: SlotPostgres, Adopt: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
+	Initdb: SlotPostgres, Adopt: SlotPostgres, Restore: SlotPostgres, Clone: SlotPostgres, Rewind: SlotPostgres, StartPrimary: SlotPostgres, StartStandby: SlotPostgres,
 	Follow: SlotPostgres, CheckHistory: SlotLook, Promote: SlotPostgres, SetSync: SlotPostgres, Reconfigure: SlotPostgres, Checkpoint: SlotPostgres, StopFast: SlotPostgres,
 	StopNow: SlotFence, Arm: SlotArm, AskPromises: SlotPromises, AskReports: SlotPromises,
 }
@@ -164,7 +165,7 @@ type Outcome struct {
 	Session string
 	// Follows answers CheckHistory: whether our history leads to that of From.
 	Follows bool
-	// SystemID is what Initdb made or Adopt found.
+	// SystemID is what Initdb made, or Adopt or Restore found.
 	SystemID string
 	// Promises answers AskPromises, one reply for each member asked; a member without one is missing.
 	Promises []schema.PromiseReply

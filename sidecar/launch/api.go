@@ -94,9 +94,13 @@ type armRequest struct {
 	ClientNow schema.Instant `json:"client_now"`
 }
 
+// ToolRestore is the operator's command that fetches a backup: one argument, a line for /bin/sh. It is long. It gives the
+// sidecar nothing that it has not got: it says PostgreSQL's restore_command and archive_command, which are lines for the shell, too.
+const ToolRestore = "restore"
+
 // RunRequest asks for one of PostgreSQL's programs: initdb, pg_basebackup, pg_rewind, postgres with -C or --single (long: one at
-// a time, and no postmaster may be started meanwhile), pg_controldata or pg_waldump (may run beside).
-// initdb and pg_rewind are refused while a postmaster runs.
+// a time, and no postmaster may be started meanwhile), pg_controldata or pg_waldump (may run beside); or for ToolRestore.
+// initdb, pg_rewind, postgres and ToolRestore are refused while a postmaster runs.
 type RunRequest struct {
 	Tool string   `json:"tool"`
 	Args []string `json:"args,omitempty"`

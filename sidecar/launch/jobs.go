@@ -26,6 +26,7 @@ var tools = map[string]struct {
 	"pg_basebackup":  {long: true},
 	"pg_rewind":      {long: true, offline: true},
 	"postgres":       {long: true, offline: true}, // never as a server: see checkRun
+	ToolRestore:      {long: true, offline: true}, // no program: a line for the shell
 	"pg_controldata": {},
 	"pg_waldump":     {},
 }
@@ -56,11 +57,14 @@ func (j *job) view(n int) Job {
 
 func checkRun(r RunRequest) error {
 	if _, ok := tools[r.Tool]; !ok {
-		return fmt.Errorf("%w: tool %q; want initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump or postgres", ErrInvalid, r.Tool)
+		return fmt.Errorf("%w: tool %q; want initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump, postgres or restore", ErrInvalid, r.Tool)
 	}
 	// Neither listens anywhere: one prints a setting, the other serves its standard input alone.
 	if r.Tool == "postgres" && (len(r.Args) == 0 || r.Args[0] != "-C" && r.Args[0] != "--single") {
 		return fmt.Errorf("%w: postgres runs as a tool only with -C or --single first; a server is started by start", ErrInvalid)
+	}
+	if r.Tool == ToolRestore && len(r.Args) != 1 {
+		return fmt.Errorf("%w: restore wants one line for the shell, not %d", ErrInvalid, len(r.Args))
 	}
 	for k, v := range r.Env {
 		if !envName.MatchString(k) || strings.ContainsRune(v, 0) {
@@ -173,7 +177,11 @@ func (s *Server) fork(r RunRequest) (c *child, stdin, stdout *os.File, err error
 	defer childOut.Close()
 	// PostgreSQL's programs find one another by argv[0] (src/common/exec.c, find_my_exec): with a bare name they look in PATH.
 	path := filepath.Join(s.o.BinDir, r.Tool)
-	c, err = s.children.start(path, append([]string{path}, r.Args...), &syscall.ProcAttr{
+	args := r.Args
+	if r.Tool == ToolRestore {
+		path, args = "/bin/sh", []string{"-c", r.Args[0]}
+	}
+	c, err = s.children.start(path, append([]string{path}, args...), &syscall.ProcAttr{
 		Dir: "/", Env: environment(r.Env),
 		Files: []uintptr{childIn.Fd(), childOut.Fd(), childOut.Fd()},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},

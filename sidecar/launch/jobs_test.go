@@ -42,11 +42,15 @@ func TestJobs(t *testing.T) {
 	for _, q := range []RunRequest{
 		{Tool: "sh", Args: []string{"-c", "true"}}, {Tool: "../bin/pg_controldata"}, {Tool: ""}, {Tool: "postgres"},
 		{Tool: "pg_controldata", Env: map[string]string{"LD_PRELOAD": "/x.so"}}, {Tool: "pg_controldata", Env: map[string]string{"PATH": "/"}},
-		{Tool: "pg_controldata", Args: []string{"a\x00b"}},
+		{Tool: "pg_controldata", Args: []string{"a\x00b"}}, {Tool: ToolRestore}, {Tool: ToolRestore, Args: []string{"-c", "true"}},
 	} {
 		if _, err := r.Run(r.ctx(), q); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v; want a refusal", q, err)
 		}
+	}
+	res, err = r.RunWait(r.ctx(), RunRequest{Tool: ToolRestore, Args: []string{"echo s3cret $((40 + 2)); exit 3"}})
+	if err != nil || res.ExitCode != 3 || res.Output != "s3cret 42\n" {
+		t.Errorf("an operator's command: %+v, %v", res, err)
 	}
 	// A whole cluster, with the password by standard input, while nothing runs.
 	dir := filepath.Join(r.dir, "second")
@@ -61,8 +65,8 @@ func TestJobs(t *testing.T) {
 		t.Error("the log holds the password")
 	}
 	r.primary(1, time.Minute)
-	for _, tool := range []string{"initdb", "pg_rewind"} {
-		if _, err := r.Run(r.ctx(), RunRequest{Tool: tool}); !errors.Is(err, ErrAlreadyRunning) {
+	for _, tool := range []string{"initdb", "pg_rewind", ToolRestore} {
+		if _, err := r.Run(r.ctx(), RunRequest{Tool: tool, Args: []string{"true"}}); !errors.Is(err, ErrAlreadyRunning) {
 			t.Errorf("%s beside Postgres: %v", tool, err)
 		}
 	}

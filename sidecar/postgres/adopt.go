@@ -117,7 +117,7 @@ func (p *Postgres) existing(ctx context.Context, cfg schema.ClusterConfig) (sche
 		{"hot_standby_feedback", func(v string) bool { return v == "on" }},
 		{"max_slot_wal_keep_size", func(v string) bool { return v != "-1" }},
 	} {
-		v, err := p.ask(ctx, s.name)
+		v, err := p.ask(ctx, p.o.DataDir, s.name)
 		if err != nil {
 			return cfg, err
 		}
@@ -130,7 +130,7 @@ func (p *Postgres) existing(ctx context.Context, cfg schema.ClusterConfig) (sche
 		cfg.Parameters = own
 	}
 	if slices.Equal(cfg.HBA, schema.DefaultClusterConfig().HBA) {
-		path, err := p.ask(ctx, "hba_file")
+		path, err := p.ask(ctx, p.o.DataDir, "hba_file")
 		if err != nil {
 			return cfg, err
 		}
@@ -151,9 +151,9 @@ func moreThanDefault(name string) func(string) bool {
 	}
 }
 
-// ask returns a setting as the configuration files give it.
-func (p *Postgres) ask(ctx context.Context, name string) (string, error) {
-	out, err := p.runTool(ctx, Command{Tool: "postgres", Args: []string{"-C", name, "-D", p.o.DataDir}})
+// ask returns a setting as the configuration files in dir give it.
+func (p *Postgres) ask(ctx context.Context, dir, name string) (string, error) {
+	out, err := p.runTool(ctx, Command{Tool: "postgres", Args: []string{"-C", name, "-D", dir}})
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +161,7 @@ func (p *Postgres) ask(ctx context.Context, name string) (string, error) {
 	return strings.TrimSpace(lines[len(lines)-1]), nil // what is logged comes before
 }
 
-// readHBA returns the lines of a pg_hba.conf that say something.
+// readHBA returns the lines of a pg_hba.conf that say something, without howdah's own.
 func readHBA(path string) ([]string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -170,7 +170,7 @@ func readHBA(path string) ([]string, error) {
 	lines := []string{}
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
+		if line == "" || line[0] == '#' || slices.Contains(ownHBA, line) {
 			continue
 		}
 		if err := checkHBALine(line); err != nil {

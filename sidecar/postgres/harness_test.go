@@ -32,6 +32,9 @@ func (r tools) Run(ctx context.Context, c Command) (Result, error) {
 	if c.Tool == "pg_basebackup" && !slices.Contains(c.Args, "--version") {
 		c.Args = append(slices.Clone(c.Args), "--no-sync") // no test pulls the plug
 	}
+	if c.Tool == "restore" {
+		c.Tool, c.Args = "/bin/sh", append([]string{"-c"}, c.Args...)
+	}
 	code, out, err := postgrestest.Tool{Name: c.Tool, Args: c.Args, Env: c.Env}.Run(ctx)
 	return Result{ExitCode: code, Output: out}, err
 }

@@ -45,11 +45,13 @@ type Options struct {
 	ListenAddresses string
 	Port            int
 	Secrets         Secrets
-	Log             *zap.Logger
+	// Restore is what Restore does; its zero value where there is nothing to restore.
+	Restore RestoreOptions
+	Log     *zap.Logger
 }
 
-// Command is one run of a PostgreSQL tool: initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump, or postgres
-// with -C or --single.
+// Command is one run of a PostgreSQL tool: initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump, postgres
+// with -C or --single, or restore with a line for the shell.
 type Command struct {
 	Tool string
 	Args []string

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How a directory takes the data directory's place. D is the data directory, new is D.init or
-// D.clone; m is the marker D.howdah; n is the file howdah.swap in a directory, holding the marker's nonce.
+// How a directory takes the data directory's place. D is the data directory, new is D.init,
+// D.clone or D.restore; m is the marker D.howdah; n is the file howdah.swap in a directory, holding the marker's nonce.
 //
 //	1  m{whole: false}             new is ours and worthless
 //	2  new is filled; n into new, synced
@@ -46,8 +46,9 @@ type marker struct {
 type work string
 
 const (
-	workInit  work = "init"
-	workClone work = "clone"
+	workInit    work = "init"
+	workClone   work = "clone"
+	workRestore work = "restore"
 )
 
 const nonceFile = "howdah.swap"
@@ -83,7 +84,7 @@ func (s dirSwap) readMarker() (m marker, found bool, err error) {
 	if err != nil {
 		return m, false, err
 	}
-	if err := json.Unmarshal(b, &m); err != nil || (m.Work != workInit && m.Work != workClone) || m.Nonce == "" {
+	if err := json.Unmarshal(b, &m); err != nil || (m.Work != workInit && m.Work != workClone && m.Work != workRestore) || m.Nonce == "" {
 		return m, false, fmt.Errorf("%s cannot be understood (%v): %w; look at %s.* and remove it", s.markerPath(), err, ErrNotOurs, s.dir)
 	}
 	return m, true, nil
@@ -155,7 +156,7 @@ func (s dirSwap) place(m marker) error {
 		return err
 	}
 	if full {
-		if m.Work == workInit {
+		if m.Work != workClone {
 			return fmt.Errorf("%s is not empty: %w", s.dir, ErrNotOurs)
 		}
 		if err := s.do("move the old one away", func() error { return s.rename(s.dir, s.oldPath()) }); err != nil {
@@ -244,7 +245,7 @@ func (s dirSwap) finish() error {
 		return err
 	}
 	if fresh {
-		s.log.Info("putting the finished clone in place")
+		s.log.Info("putting the finished directory in place", zap.String("work", string(m.Work)))
 		if err := s.do("move the new one in", func() error { return s.rename(s.newPath(m.Work), s.dir) }); err != nil {
 			return err
 		}
@@ -281,9 +282,9 @@ func holdsSomething(path string) (bool, error) {
 	return len(entries) > 0, err
 }
 
-// FinishSwap tidies up after an Initdb or Clone that was cut short: it takes up again what was past
+// FinishSwap tidies up after an Initdb, Clone or Restore that was cut short: it takes up again what was past
 // its point of no return and undoes the rest. Call it before the first Inspect, once no tool that an
-// earlier run of the sidecar started is still at work; Initdb and Clone call it
+// earlier run of the sidecar started is still at work; Initdb, Clone and Restore call it
 // themselves, and while one of them runs it is refused. Names that are not ours are left alone.
 func (p *Postgres) FinishSwap(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {

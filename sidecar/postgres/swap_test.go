@@ -67,6 +67,7 @@ func TestSwapCrash(t *testing.T) {
 		before string // contents of the data directory; "-" for an empty one, "" for none
 	}{
 		{"clone over data", workClone, "old"}, {"clone to nothing", workClone, ""}, {"clone to an empty directory", workClone, "-"},
+		{"restore to nothing", workRestore, ""}, {"restore to an empty directory", workRestore, "-"},
 		{"initdb to nothing", workInit, ""}, {"initdb to an empty directory", workInit, "-"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -194,15 +195,17 @@ func TestSwapTouchesNothingOfOthers(t *testing.T) {
 		t.Errorf("the old directory is not back: %v", err)
 	}
 
-	// Initdb never replaces anything.
-	s = setup()
-	m, err := s.begin(workInit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fill(t, s.newPath(workInit), "new")
-	if err := s.place(m); !errors.Is(err, ErrNotOurs) || contents(s.dir) != "old" {
-		t.Errorf("initdb over data: %v", err)
+	// Initdb and Restore never replace anything.
+	for _, w := range []work{workInit, workRestore} {
+		s = setup()
+		m, err := s.begin(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, s.newPath(w), "new")
+		if err := s.place(m); !errors.Is(err, ErrNotOurs) || contents(s.dir) != "old" {
+			t.Errorf("%s over data: %v", w, err)
+		}
 	}
 
 	// A symbolic link would be replaced, and what it points to left behind.

@@ -102,7 +102,7 @@ func tempDir() (string, error) {
 	return dir, err
 }
 
-// Tool is one of PostgreSQL's programs, to be run to its end as PostgreSQL's user.
+// Tool is one of PostgreSQL's programs, or any by its absolute path, to be run to its end as PostgreSQL's user.
 type Tool struct {
 	Name string
 	Args []string
@@ -121,7 +121,11 @@ func (tool Tool) Run(ctx context.Context) (exitCode int, output string, err erro
 	if err != nil {
 		return -1, "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, tool.Name), tool.Args...)
+	path := tool.Name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	cmd := exec.CommandContext(ctx, path, tool.Args...)
 	cmd.Dir = tool.Dir
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
