@@ -37,22 +37,24 @@ var arrows = map[string][]string{
 	"howdah/sidecar/local":    {"consul/schema"},
 	"howdah/sidecar/postgres": {"consul/schema"},
 
-	"howdah/router":          {"consul/boottime", "consul/schema", "router/route", "router/session", "router/topology", "router/wire"},
-	"howdah/router/route":    {},
-	"howdah/router/session":  {"router/route", "router/wire"},
-	"howdah/router/topology": {"consul/schema"},
-	"howdah/router/wire":     {},
+	"howdah/router":                 {"consul/boottime", "consul/schema", "router/route", "router/session", "router/topology", "router/wire"},
+	"howdah/router/route":           {},
+	"howdah/router/route/statement": {},
+	"howdah/router/session":         {"router/route", "router/wire"},
+	"howdah/router/topology":        {"consul/schema"},
+	"howdah/router/wire":            {},
 
 	"howdah/bench":         {"bench/cluster", "consul", "consul/boottime", "consul/embedded", "consul/schema", "sidecar/local"},
 	"howdah/bench/cluster": {"consul/schema", "sidecar/local"},
 
 	// For tests only: nothing above may import these.
-	"howdah/consul/conformance":            {"consul", "consul/boottime", "consul/schema"},
-	"howdah/consul/consultest":             {"consul/embedded"},
-	"howdah/router/routertest":             {"consul/schema", "router/wire"},
-	"howdah/sidecar/postgres/postgrestest": {},
-	"howdah/sidecar/local/localtest":       {},
-	"howdah/sidecar/sim":                   {"consul/schema", "sidecar/decide", "router/topology"}, // the simulation is of the whole
+	"howdah/consul/conformance":                 {"consul", "consul/boottime", "consul/schema"},
+	"howdah/consul/consultest":                  {"consul/embedded"},
+	"howdah/router/route/statement/grammartest": {},
+	"howdah/router/routertest":                  {"consul/schema", "router/wire"},
+	"howdah/sidecar/postgres/postgrestest":      {},
+	"howdah/sidecar/local/localtest":            {},
+	"howdah/sidecar/sim":                        {"consul/schema", "sidecar/decide", "router/topology"}, // the simulation is of the whole
 }
 
 // owners are modules that only some packages may import, so that the rest of howdah does not depend on them.

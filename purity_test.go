@@ -19,18 +19,19 @@ import (
 // pure are the packages that decide and do nothing else: the same input gives the same output. Where only
 // some files of a package are pure, they are named.
 var pure = map[string][]string{
-	"howdah/cmd/explain":     nil,
-	"howdah/sidecar/decide":  nil,
-	"howdah/router/route":    nil,
-	"howdah/router/session":  nil,
-	"howdah/router/topology": nil,
-	"howdah/detector":        {"judge.go"},
+	"howdah/cmd/explain":            nil,
+	"howdah/sidecar/decide":         nil,
+	"howdah/router/route":           nil,
+	"howdah/router/route/statement": nil,
+	"howdah/router/session":         nil,
+	"howdah/router/topology":        nil,
+	"howdah/detector":               {"judge.go"},
 }
 
 // pureImports is all that they may import.
 var pureImports = []string{
 	"bytes", "cmp", "encoding/binary", "errors", "fmt", "iter", "maps", "math", "math/bits", "slices", "strconv", "strings",
-	"time", "unicode", "unicode/utf8", "howdah/consul/schema", "howdah/router/route", "howdah/router/wire",
+	"time", "unicode", "unicode/utf8", "howdah/consul/schema", "howdah/router/route", "howdah/router/route/statement", "howdah/router/wire",
 }
 
 // impureNames are functions of allowed packages that read a clock, wait or write.
