@@ -367,25 +367,17 @@ func (l *lexer) continued(i int) int {
 
 // bits reads B'...' or X'...', in which nothing is escaped.
 func (l *lexer) bits(start int) token {
-	i := start + 2
-	for i < len(l.text) && l.text[i] != '\'' {
-		if l.text[i] >= 0x80 && !l.settings.SafeEncoding {
-			return l.bad(ReasonEncoding)
+	for i := start + 2; i >= 0; i = l.continued(l.pos) {
+		for i < len(l.text) && l.text[i] != '\'' {
+			if l.text[i] >= 0x80 && !l.settings.SafeEncoding {
+				return l.bad(ReasonEncoding)
+			}
+			i++
 		}
-		i++
-	}
-	if i == len(l.text) {
-		return l.bad(ReasonUnterminated)
-	}
-	l.pos = i + 1
-	for next := l.continued(l.pos); next >= 0; next = l.continued(l.pos) {
-		for next < len(l.text) && l.text[next] != '\'' {
-			next++
-		}
-		if next == len(l.text) {
+		if i == len(l.text) {
 			return l.bad(ReasonUnterminated)
 		}
-		l.pos = next + 1
+		l.pos = i + 1
 	}
 	return token{kind: tokenString, start: start, end: l.pos}
 }
@@ -406,6 +398,9 @@ func (l *lexer) dollar() token {
 	}
 	if bytesOf[l.at(i)]&identStart != 0 {
 		for i < len(text) && bytesOf[text[i]]&identPart != 0 && text[i] != '$' {
+			if text[i] >= 0x80 && !l.settings.SafeEncoding {
+				return l.bad(ReasonEncoding)
+			}
 			i++
 		}
 	}

@@ -58,8 +58,6 @@ type parser struct {
 	depth  int
 	// prev is what stands before cur; chain is what stands before the a of a.b.c, if cur belongs to that.
 	prev, chain place
-	// bad: cur can be no end of a statement any more.
-	bad bool
 }
 
 func (p *parser) advance() {
@@ -237,7 +235,8 @@ func (p *parser) keyword(w word) {
 		l.selects = true
 		l.clause = clauseOther
 	case kInsert, kUpdate, kDelete, kMerge:
-		if w == kUpdate && p.prev.is(kFor) {
+		// Behind FOR NO KEY the text is refused already. KEY alone does not tell: WITH ... SEARCH ... SET key UPDATE t.
+		if w == kUpdate && (p.prev.is(kFor) || p.prev.is(kKey) && p.v.Reason == ReasonLocking) {
 			p.refuse(ReasonLocking)
 			return
 		}
@@ -314,10 +313,13 @@ func (p *parser) noCall(w word, mere bool) bool {
 			}
 		case kSets:
 			return p.prev.is(kGrouping)
+		case kBy:
+			return p.prev.is(kOrder) || p.prev.is(kGroup) || p.prev.is(kPartition)
 		case kZone:
 			return p.prev.is(kTime)
 		case kVarying:
-			return p.prev.is(kCharacter) || p.prev.is(kChar) || p.prev.is(kNchar) || p.prev.is(kBit)
+			// CAST(a AS bit varying(3)): behind AS any word is a mere name.
+			return operand || p.prev.is(kCharacter) || p.prev.is(kChar) || p.prev.is(kNchar) || p.prev.is(kBit)
 		case kRollup, kCube:
 			group := p.levels[p.depth].clause == clauseGroup
 			return group && (p.prev.is(kBy) || p.prev.is(kAll) || p.prev.is(kDistinct) || p.prev.shape == shapeComma || p.prev.shape == shapeStart)

@@ -5,10 +5,15 @@
 // What it does not know is a write. A text is a read only if each word in it that could make it something else was looked
 // at: every call is of a function known to be harmless on a standby (Functions), nothing locks rows, nothing is
 // modified at any depth, and the text could be read to its end without doubt. What no text shows (volatile code behind an
-// operator, a cast, a view, a policy) is left to the standby, which cannot write and answers 25006; such a text
+// operator, a cast, a view, a policy, or f of t.f, which may call f(t)) is left to the standby, which cannot write and answers 25006; such a text
 // is then kept in Remembered.
 //
 // A text that PostgreSQL's grammar refuses may well be called a read: the standby refuses it in the same words.
+// Some reads are not recognised, and go to the primary: those with a call whose name is quoted with escapes in it
+// ("a""b"(), U&"..."()), or with a table or a column named update, delete, insert or merge.
+//
+// The router does not use this package yet: auto sessions run on the primary as a whole (router/DESIGN.md, "Not there
+// yet"). Package grammartest below checks it against PostgreSQL's own grammar.
 package statement
 
 // Strings says how a backslash in '...' is read.
@@ -41,7 +46,10 @@ type Settings struct {
 // byte of a character that is not ASCII is above 0x7f. In the others (BIG5, GB18030, GBK, JOHAB, SJIS,
 // SHIFT_JIS_2004, UHC) a backslash or a letter may be the second half of something else.
 func SafeEncoding(clientEncoding string) bool {
-	for _, prefix := range [...]string{"UTF8", "SQL_ASCII", "LATIN", "ISO_8859_", "WIN", "KOI8", "EUC_"} {
+	if clientEncoding == "UNICODE" { // the one alias that the server leaves as it was given
+		return true
+	}
+	for _, prefix := range [...]string{"UTF8", "SQL_ASCII", "LATIN", "ISO_8859_", "WIN1", "WIN866", "WIN874", "KOI8", "EUC_"} {
 		if len(clientEncoding) >= len(prefix) && clientEncoding[:len(prefix)] == prefix {
 			return true
 		}
@@ -62,7 +70,7 @@ const (
 	Explain
 	CopyOut // COPY ... TO, wherever to
 	CopyIn  // COPY ... FROM
-	Begin   // also START TRANSACTION; Access, Isolation, Deferrable
+	Begin   // also START TRANSACTION; Access, Isolation, Deferral
 	Commit  // also END; FlagChain
 	Rollback
 	Savepoint          // Name
@@ -72,7 +80,7 @@ const (
 	CommitPrepared     // COMMIT PREPARED
 	RollbackPrepared   // ROLLBACK PREPARED
 	Set                // Parameter, Name, Value, FlagLocal
-	SetTransaction     // SET [LOCAL] TRANSACTION: Access, Isolation, Deferrable, FlagSnapshot
+	SetTransaction     // SET [LOCAL] TRANSACTION: Access, Isolation, Deferral, FlagSnapshot
 	SetCharacteristics // SET SESSION CHARACTERISTICS AS TRANSACTION: the same
 	SetConstraints     // SET CONSTRAINTS
 	Reset              // Parameter, Name
@@ -123,10 +131,12 @@ const (
 	FlagBodyReads
 )
 
-// Access is a transaction's READ ONLY or READ WRITE, Isolation its level, as far as a statement says.
+// Access is a transaction's READ ONLY or READ WRITE, Isolation its level, Deferral its DEFERRABLE or NOT DEFERRABLE, as
+// far as a statement says.
 type (
 	Access    uint8
 	Isolation uint8
+	Deferral  uint8
 )
 
 // What a statement may say of a transaction. Zero is: nothing.
@@ -138,6 +148,9 @@ const (
 	ReadCommitted   Isolation = 2
 	RepeatableRead  Isolation = 3
 	Serializable    Isolation = 4
+
+	Deferrable    Deferral = 1
+	NotDeferrable Deferral = 2
 )
 
 // Hint is what a comment /* howdah: primary */ or /* howdah: standby */ says.
@@ -177,13 +190,13 @@ type Verdict struct {
 	// Statements is their number, the empty ones not counted.
 	Statements int
 
-	Access     Access
-	Isolation  Isolation
-	Deferrable Access // ReadOnly for DEFERRABLE, ReadWrite for NOT DEFERRABLE: see Deferred
-	Parameter  Parameter
-	Name       Span // of what Kind says; for Set, Reset and Show the parameter
-	Value      Span // what Set assigns, up to the end of the statement
-	Body       Span // the statement behind PREPARE ... AS
+	Access    Access
+	Isolation Isolation
+	Deferral  Deferral
+	Parameter Parameter
+	Name      Span // of what Kind says; for Set, Reset and Show the parameter
+	Value     Span // what Set assigns, up to the end of the statement
+	Body      Span // the statement behind PREPARE ... AS
 
 	soft Reason // why Read is false, if HintStandby may overrule it
 }

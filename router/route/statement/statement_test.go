@@ -24,58 +24,6 @@ func settings(tb testing.TB, more ...Function) *Settings {
 	return &Settings{Strings: ConformingStrings, SafeEncoding: true, Whole: true, Functions: NewFunctions(append(postgres15(tb), more...))}
 }
 
-// The cases where others break, as far as a text shows them.
-func TestCasesWhereOthersBreak(t *testing.T) {
-	s := settings(t, Function{"a", "stable", 's'}, Function{"a", "mixed", 's'}, Function{"b", "mixed", 'v'}, Function{"public", "Quoted", 'i'})
-	for name, c := range map[string]struct {
-		text string
-		want Reason
-	}{
-		"a plain read":                           {"SELECT * FROM t WHERE a = $1 ORDER BY lower(b) LIMIT 10", 0},
-		"data-modifying CTE":                     {"WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", ReasonModifying},
-		"nested data-modifying CTE":              {"SELECT * FROM (WITH x AS (UPDATE t SET a=1 RETURNING 1) SELECT 1) y", ReasonModifying},
-		"FOR UPDATE":                             {"SELECT 1 FROM t FOR/**/UPDATE", ReasonLocking},
-		"FOR NO KEY UPDATE OF SKIP LOCKED":       {"SELECT 1 FROM t FOR NO KEY UPDATE OF t SKIP LOCKED", ReasonModifying},
-		"FOR SHARE NOWAIT":                       {"SELECT 1 FROM t FOR SHARE NOWAIT", ReasonLocking},
-		"FOR KEY SHARE":                          {"SELECT 1 FROM t FOR KEY SHARE", ReasonLocking},
-		"SELECT INTO TEMP":                       {"SELECT 1 INTO TEMP x", ReasonInto},
-		"COPY of an INSERT":                      {"COPY (INSERT INTO t VALUES (1) RETURNING 1) TO STDOUT", ReasonModifying},
-		"volatile in the target list":            {"SELECT nextval('s')", ReasonFunction},
-		"volatile in WHERE":                      {"SELECT 1 FROM t WHERE random() < 1", ReasonFunction},
-		"volatile in ORDER BY":                   {"SELECT 1 FROM t ORDER BY random()", ReasonFunction},
-		"volatile in HAVING":                     {"SELECT 1 FROM t HAVING nextval('s') > 1", ReasonFunction},
-		"volatile in LIMIT":                      {"SELECT 1 LIMIT nextval('s')", ReasonFunction},
-		"volatile in a join condition":           {"SELECT 1 FROM a JOIN b ON nextval('s') = 1", ReasonFunction},
-		"volatile user function, overloaded":     {"SELECT mixed(1)", ReasonFunction},
-		"volatile user function, qualified":      {"SELECT a.mixed(1)", ReasonFunction},
-		"stable user function":                   {"SELECT Stable(1), \"Quoted\"()", 0},
-		"quoted in another case":                 {`SELECT "STABLE"(1)`, ReasonFunction},
-		"read; write":                            {"SELECT 1; INSERT INTO t VALUES (1)", ReasonModifying},
-		"write; read":                            {"INSERT INTO t VALUES (1); SELECT 1", ReasonModifying},
-		"a block in one Query":                   {"BEGIN; DELETE FROM t; END", ReasonModifying},
-		"does not parse: unterminated":           {"SELECT 'a", ReasonUnterminated},
-		"does not parse: no such statement":      {"SELEC 1", ReasonStatement},
-		"does not parse: parentheses":            {"SELECT (1", ReasonUnbalanced},
-		"set_config":                             {"SELECT set_config('search_path', 'x', false)", ReasonFunction},
-		"pg_notify":                              {"SELECT pg_notify('a', 'b')", ReasonFunction},
-		"advisory lock with a computed key":      {"SELECT pg_try_advisory_lock(hashtext('x'))", ReasonFunction},
-		"WITH HOLD":                              {"DECLARE c CURSOR WITH HOLD FOR SELECT 1", ReasonSession},
-		"a probe for the primary":                {"SELECT pg_is_in_recovery()", ReasonFunction},
-		"SHOW transaction_read_only":             {"SHOW transaction_read_only", ReasonSession},
-		"statistics of the server":               {"SELECT * FROM pg_stat_activity", ReasonName},
-		"a sequence's columns":                   {"SELECT last_value FROM s", ReasonName},
-		"hint primary":                           {"SELECT /* howdah: primary */ 1", ReasonHint},
-		"hint standby":                           {"/* howdah: standby */ SELECT mixed(1)", 0},
-		"hint standby does not let a write pass": {"/* howdah: standby */ SELECT 1 FOR UPDATE", ReasonLocking},
-		"hint in a string":                       {"SELECT '/* howdah: standby */', mixed(1)", ReasonFunction},
-	} {
-		v := Classify([]byte(c.text), s)
-		if v.Reason != c.want || v.Read != (c.want == 0) {
-			t.Errorf("%s: %s, want %s: %s", name, v.Reason, c.want, c.text)
-		}
-	}
-}
-
 func TestZeroSettingsMakeEverythingAWrite(t *testing.T) {
 	for _, text := range []string{"SELECT 1", "SHOW server_encoding", ""} {
 		if v := Classify([]byte(text), &Settings{}); v.Read || v.Block {

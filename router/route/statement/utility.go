@@ -261,13 +261,13 @@ func (p *parser) modes() {
 		case kSerializable:
 			p.v.Isolation = Serializable
 		case kNot:
-			p.v.Deferrable = ReadWrite
+			p.v.Deferral = NotDeferrable
 			p.advance()
 			if p.cur.kind == tokenEnd {
 				return
 			}
 		case kDeferrable:
-			p.v.Deferrable = ReadOnly
+			p.v.Deferral = Deferrable
 		case kSnapshot:
 			p.v.Flags |= FlagSnapshot
 		}
@@ -420,11 +420,12 @@ func (p *parser) body() {
 	p.query(false)
 }
 
-// explain: without ANALYZE nothing runs, but a plan of a write is of no use on a standby.
+// explain: without ANALYZE nothing runs, but a plan of a write is of no use on a standby. EXPLAIN (VALUES ...) is taken
+// for a list of options, which the grammar lets VALUES be, and so for no read.
 func (p *parser) explain() {
 	p.v.Kind = Explain
 	p.advance()
-	if p.cur.kind == tokenOpen && !(p.next.kind == tokenOpen || p.next.kind == tokenWord && (p.next.word == kSelect || p.next.word == kValues || p.next.word == kWith || p.next.word == kTable)) {
+	if p.cur.kind == tokenOpen && !(p.next.kind == tokenOpen || p.next.kind == tokenWord && (p.next.word == kSelect || p.next.word == kWith || p.next.word == kTable)) {
 		for depth := 0; p.cur.kind != tokenEnd && p.cur.kind != tokenBad && p.cur.kind != tokenSemicolon; {
 			switch p.cur.kind {
 			case tokenOpen:

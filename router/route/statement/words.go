@@ -176,4 +176,5 @@ var (
 	kWith, kWithin, kWork, kWrite, kXML, kZone, kReplace       = is("with"), is("within"), is("work"), is("write"), is("xml"), is("zone"), is("replace")
 	kCurrent, kRefresh, kGrant, kRevoke, kSystem, kBackward    = is("current"), is("refresh"), is("grant"), is("revoke"), is("system"), is("backward")
 	kPlans, kSequences, kComment, kSecurity, kImport           = is("plans"), is("sequences"), is("comment"), is("security"), is("import")
+	kPartition                                                 = is("partition")
 )

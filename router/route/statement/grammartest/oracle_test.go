@@ -5,6 +5,7 @@ package grammartest
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -185,6 +186,9 @@ func FuzzClassify(f *testing.F) {
 	set := functions(f)
 	for _, text := range corpus {
 		f.Add(text)
+	}
+	for r := rand.New(rand.NewPCG(1, 1)); r.IntN(300) > 0; {
+		f.Add(generate(r))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.IndexByte(text, 0) < 0 {
