@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # Two packages at once suits two cores: most of a test's time is spent waiting for PostgreSQL and Consul.
 P ?= 2
-TIMEOUT ?= 15m
+TIMEOUT ?= 30m
 FUZZTIME ?= 10s
 # How many seeds the simulator runs.
 SEEDS ?= 2000

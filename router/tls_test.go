@@ -146,11 +146,11 @@ func TestTLS(t *testing.T) {
 	})
 	t.Run("direct, no ALPN", func(t *testing.T) {
 		c, err := secure(t, g.client(t, route.Auto), config)
-		if err == nil {
-			c.Write(rt.Startup("user", "alice")) // TLS 1.3: only now does the client learn of a refusal
-			var b []byte
-			if b, err = io.ReadAll(c); len(b) > 0 {
-				t.Errorf("received %q", b)
+		if err == nil { // TLS 1.3: only now does the client learn of a refusal
+			if _, err := c.Write(rt.Startup("user", "alice")); err == nil {
+				if b, err := io.ReadAll(c); len(b) > 0 {
+					t.Errorf("received %q (%v)", b, err)
+				}
 			}
 		}
 		server.ExpectNobody()
