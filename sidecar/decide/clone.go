@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"howdah/consul/schema"
@@ -86,9 +87,10 @@ func (d *decision) speaks(p schema.Peer) bool {
 }
 
 // cloneSource returns whom to copy: of the standbys that are there for it the one that fewest are cloned from, or up
-// if there is none, or if the last attempt has failed.
+// if there is none, if the last attempt has failed, or if the record counts on what we have flushed: a standby may lack
+// a commit that we acknowledged, and then F1 would no longer hold.
 func (d *decision) cloneSource(up Upstream) Upstream {
-	if r := d.m.Retries[SlotPostgres]; r.Kind == Clone && r.Count > 0 {
+	if r := d.m.Retries[SlotPostgres]; r.Kind == Clone && r.Count > 0 || slices.Contains(d.o.Lock.Leader.Sync.Standbys, d.o.Name) {
 		return up
 	}
 	best, least := up, 0

@@ -205,3 +205,18 @@ func TestNoSyncKeepsAMemberOutOfTheSet(t *testing.T) {
 		t.Errorf("%v although pg2 has the nosync tag", got)
 	}
 }
+
+// Whom the record counts on is not brought back behind what it has acknowledged.
+func TestASynchronousStandbyIsClonedFromThePrimary(t *testing.T) {
+	for _, c := range []struct {
+		standbys []string
+		want     string
+	}{{[]string{"pg2", "pg4"}, "pg2"}, {[]string{"pg2", "pg3"}, "pg1"}} {
+		o, m := empty()
+		o.Peers = []schema.Peer{heard(o, "pg1", nil), heard(o, "pg2", func(s *schema.Status) { s.Tags.CloneFrom = true })}
+		o.Lock.Leader.Sync = schema.SyncSet{Need: 1, Standbys: c.standbys}
+		if _, m = Decide(o, m); m.Clone.From.Member != c.want {
+			t.Errorf("with %v in the record: from %s", c.standbys, m.Clone.From.Member)
+		}
+	}
+}

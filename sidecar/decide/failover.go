@@ -12,8 +12,8 @@ import (
 // epoch, and how far that primary said that it was. It is void for any other. What it overrides is who may stand, and
 // nothing else:
 //
-//	asked   =>  the turn of others, and a pause
-//	forced  =>  also lag, timeline, the synchronous set, the end of a released reign, the nofailover tag, and members
+//	asked   =>  the turn of others where the record bounds what that may lose, and a pause
+//	forced  =>  also their turn where no record does, lag, timeline, the synchronous set, the end of a released reign, the nofailover tag, and members
 //	            that were not heard of
 //	never   :   the judgement of the lease, the conditional takeover with a higher epoch and a timeline of its own, and
 //	            what was promised (I1, I2, I3)

@@ -112,6 +112,8 @@ func (d *decision) adopt(v schema.LockView) {
 	if r.Phase == schema.PhaseStopping {
 		r.Phase = schema.PhaseServing // a switchover that its sidecar did not live to finish
 	}
+	// It may have been started with clients kept out, until the commits that were waiting are where the record says.
+	r.Sync.Closed = r.Sync.Recorded.Need > 0 && (r.Phase == schema.PhasePromoting || r.Phase == schema.PhaseRecovering)
 	r.Lease = v.Leader.Lease
 	if p := d.o.Process; p.Armed && p.Epoch == r.Epoch {
 		r.Deadline = p.Deadline
@@ -165,8 +167,12 @@ func (d *decision) learnOutcome(out Outcome) {
 	case SetSync:
 		d.learnSetSync(out)
 	case StartPrimary, Promote:
-		if out.Result == OK && d.m.Reign.Active && out.Action.Epoch == d.m.Reign.Epoch {
-			d.m.Reign.Sync.begun(out.Action, d.o.Now)
+		switch r := &d.m.Reign; {
+		case !r.Active || out.Action.Epoch != r.Epoch:
+		case out.Result == OK:
+			r.Sync.begun(out.Action, d.o.Now)
+		default:
+			r.Sync.failed(out.Action)
 		}
 	case CheckHistory:
 		if out.Result == OK && out.StartedAt > d.m.HandledAt { // else it is about what the directory no longer holds

@@ -188,7 +188,11 @@ func (d *decision) handOver(why string) {
 		d.stopNow(r.HandOver)
 		return
 	}
-	d.release("", d.o.Data.ShutdownLSN, r.HandOver)
+	end := d.o.Data.ShutdownLSN
+	if d.o.Data.At < d.o.Process.Since {
+		end = 0 // what it says may be where an earlier run ended; a successor that need not have more would lack what came since
+	}
+	d.release("", end, r.HandOver)
 }
 
 // release plans the conditional release. The caller has seen that Postgres is gone.

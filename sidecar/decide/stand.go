@@ -215,7 +215,7 @@ func (d *decision) turn() (schema.Instant, string) {
 		start = d.m.Seen.At
 	}
 	better := d.better()
-	if len(better) == 0 || d.failover() != nil {
+	if len(better) == 0 || d.failover() != nil && (d.trusted() || d.forced()) {
 		return start, ""
 	}
 	if !d.trusted() { // no bound says how much the next best may lack

@@ -30,6 +30,9 @@ type Synchronous struct {
 	Applied    schema.SyncSet
 	AppliedAt  schema.Instant
 	AppliedLSN schema.LSN
+	// Unsure says that Postgres may go by another set than Applied, which the record covers too: it was told of one, and has not
+	// answered, or the telling failed.
+	Unsure bool
 	// Fresh says that no walsender can go by anything older than Applied: it was in force before this Postgres took its first write.
 	Fresh bool
 	// Closed keeps clients out after a crash until the commits that were waiting are where R says.
@@ -125,14 +128,19 @@ func (d *decision) keepSync() {
 	case !s.Wanted.Equal(s.Recorded):
 	case s.Closed && !d.waitersArrived():
 		d.say(schema.StatePromoting, "commits that waited for a standby when postgres went away are visible now: clients are kept out until %s have them", s.Recorded)
-	case !s.Closed && !s.Recorded.Equal(s.Applied) && !d.steps(target) && d.settled() && d.have(s.Applied, s.AppliedLSN):
+	case !s.Closed && s.sure() && !s.Recorded.Equal(s.Applied) && !d.steps(target) && d.settled() && d.have(s.Applied, s.AppliedLSN):
 		s.Wanted = s.Applied // what is sure already is recorded before the set is changed again, which takes time to be sure of
 	case !covers(s.Recorded, target, d.o.Name):
 		s.Wanted = between(s.Recorded, target)
-	case s.Closed || !s.Applied.Equal(target):
-		d.do(Action{Kind: SetSync, Sync: target, Timeout: d.o.lease(), Why: "synchronous: " + target.String()})
+	case s.Closed || s.Unsure || !s.Applied.Equal(target):
+		if d.do(Action{Kind: SetSync, Sync: target, Timeout: d.o.lease(), Why: "synchronous: " + target.String()}) {
+			s.Unsure = true // until it is answered
+		}
 	}
 }
+
+// sure reports that Applied is what Postgres goes by. In a reign that was found after a restart nobody knows, until it is told anew.
+func (s *Synchronous) sure() bool { return !s.Unsure && s.AppliedAt != schema.Never }
 
 // steps reports a record that was widened on the way from the set that PostgreSQL goes by to target: that comes next.
 func (d *decision) steps(target schema.SyncSet) bool {
@@ -186,18 +194,25 @@ func (d *decision) learnSetSync(out Outcome) {
 	s := &d.m.Reign.Sync
 	if out.Result == OK && d.m.Reign.Active {
 		s.Fresh = s.Fresh && s.Applied.Equal(out.Action.Sync) // then only clients were let in
-		s.Applied, s.AppliedAt, s.AppliedLSN, s.Closed = out.Action.Sync, d.o.Now, 0, false
+		s.Applied, s.AppliedAt, s.AppliedLSN, s.Unsure, s.Closed = out.Action.Sync, d.o.Now, 0, false, false
 	}
 }
 
 // begun takes in that a start or a promotion has put a set into effect before the first commit. A standby's setting until then
 // names nobody, so that no walsender releases commits by it. The set's standbys have a lease's time to connect.
 func (s *Synchronous) begun(a Action, now schema.Instant) {
-	s.Applied, s.AppliedAt, s.AppliedLSN, s.Fresh, s.Closed = a.Sync, now, 0, true, a.Closed
+	s.Applied, s.AppliedAt, s.AppliedLSN, s.Fresh, s.Closed = a.Sync, now, 0, !s.Unsure, a.Closed
+	s.Unsure = false
 	s.Seen = nil
 	for _, n := range a.Sync.Standbys {
 		s.Seen = append(s.Seen, SeenReplica{n, now})
 	}
+}
+
+// failed takes in a start or a promotion of which it is not known how far it came: Postgres may be up, or come up yet, by its set.
+func (s *Synchronous) failed(a Action) {
+	s.Unsure = s.Unsure || a.Sync.Need > 0 || s.Recorded.Need > 0
+	s.Closed = s.Closed || a.Closed
 }
 
 // syncUnfit returns why we may not be promoted although replication was synchronous; nothing if we may (F2).

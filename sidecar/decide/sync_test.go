@@ -130,3 +130,80 @@ func TestTheSetReachesItsTarget(t *testing.T) {
 		}
 	}
 }
+
+// syncHolder is a primary pg1 in mode strict, whose standby pg2 and others stream.
+func syncHolder(now schema.Instant, recorded, applied schema.SyncSet, there ...string) *decision {
+	o := &Observation{Name: "pg1", Now: now, Config: schema.DefaultClusterConfig(), Process: Process{At: now}, SQL: SQL{State: SQLOK, At: now, LSN: 77}}
+	o.Config.SynchronousMode = schema.SyncStrict
+	for _, n := range []string{"pg1", "pg2", "pg3"} {
+		o.State.Members = append(o.State.Members, schema.Doc[schema.Member]{Exists: true, Value: schema.Member{Name: n}})
+	}
+	for _, n := range there {
+		o.SQL.Replicas = append(o.SQL.Replicas, Replica{Name: n, Flush: 77, Streaming: true})
+	}
+	d := &decision{o: o}
+	d.m.Reign = Reign{Active: true, Phase: schema.PhaseServing, Sync: Synchronous{Recorded: recorded, Wanted: recorded, Applied: applied}}
+	return d
+}
+
+// A sidecar that is started again beside its primary does not know what Postgres goes by: it asks for it anew, and until then the
+// record promises on.
+func TestAFoundReignKeepsItsSet(t *testing.T) {
+	set := schema.SyncSet{Need: 1, Standbys: []string{"pg2", "pg3"}}
+	d := syncHolder(schema.Instant(time.Hour), set, schema.SyncSet{}, "pg2", "pg3")
+	if d.keepSync(); !d.m.Reign.Sync.Wanted.Equal(set) {
+		t.Errorf("record %s becomes %s", set, d.m.Reign.Sync.Wanted)
+	}
+	if got := planned(d.plan); !slices.Equal(got, []Kind{SetSync}) {
+		t.Errorf("planned %v", got)
+	}
+}
+
+// While it is not known whether Postgres goes by one set or another, the record covers both, and one of them is set again.
+func TestTheRecordCoversASetThatMayBeInForce(t *testing.T) {
+	now := schema.Instant(time.Hour)
+	one, both := schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}, schema.SyncSet{Need: 1, Standbys: []string{"pg2", "pg3"}}
+	for _, result := range []Certainty{"", Unclear, OK} {
+		d := syncHolder(now, both, one, "pg2", "pg3")
+		d.m.Reign.Sync.AppliedAt = now - schema.Instant(time.Minute)
+		d.keepSync()
+		if got := planned(d.plan); !slices.Equal(got, []Kind{SetSync}) {
+			t.Fatalf("planned %v", got)
+		}
+		a := d.plan.Actions[0]
+		d.o.Now = now.Add(4 * time.Second)
+		d.o.Process.At, d.o.SQL.At, d.o.SQL.Replicas = d.o.Now, d.o.Now, d.o.SQL.Replicas[:1]
+		d.o.Busy[SlotPostgres], d.plan = SetSync, Plan{}
+		if result != "" {
+			d.o.Busy[SlotPostgres] = ""
+			d.learnSetSync(Outcome{Action: a, Result: result})
+		}
+		d.keepSync()
+		if !d.m.Reign.Sync.Wanted.Equal(both) {
+			t.Errorf("%q: %s may be in force, and the record becomes %s", result, a.Sync, d.m.Reign.Sync.Wanted)
+		}
+		if got := planned(d.plan); (len(got) == 0) != (result == "") {
+			t.Errorf("%q: planned %v", result, got)
+		}
+	}
+}
+
+// A sidecar that is started again while clients are kept out after a crash goes on to keep them out.
+func TestAFoundReignKeepsClientsOut(t *testing.T) {
+	o, m := holder()
+	o.Lock.Leader.Phase, o.Lock.Leader.Sync = schema.PhaseRecovering, schema.SyncSet{Need: 1, Standbys: []string{"pg2", "pg3"}}
+	o.Config.SynchronousMode = schema.SyncStrict
+	m.Reign = Reign{}
+	for i, flush := range []schema.LSN{0x4000, 0x4000, 0x5000} {
+		o = o.at(time.Duration(i+1)*100*time.Millisecond, 0)
+		o.Data.At, o.SQL.At, o.SQL.Replicas = o.Now, o.Now, []Replica{{"pg2", flush, true}}
+		var p Plan
+		p, m = Decide(o, m)
+		if m.Reign.Phase != schema.PhaseRecovering {
+			t.Fatalf("turn %d: %s", i, m.Reign.Phase)
+		}
+		if got := slices.Contains(planned(p), SetSync); got != (flush == 0x5000) {
+			t.Errorf("with %s of %s at the standby: planned %v", flush, o.SQL.LSN, planned(p))
+		}
+	}
+}
