@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 
 	"howdah/consul/schema"
@@ -33,7 +36,7 @@ func (p *Postgres) LocalEnd(ctx context.Context, d DataDir) (schema.LSN, error) 
 			start = max(start, h.Switches[n-1].LSN)
 		}
 	}
-	last, err := p.lastRecord(ctx, d.Timeline, start)
+	last, err := p.lastRecord(ctx, d, start)
 	if err != nil {
 		return 0, fmt.Errorf("end of WAL on timeline %d: %w", d.Timeline, err)
 	}
@@ -49,8 +52,12 @@ var (
 )
 
 // lastRecord returns where the last valid WAL record from start on begins; start itself if there is none.
-func (p *Postgres) lastRecord(ctx context.Context, t schema.Timeline, start schema.LSN) (schema.LSN, error) {
-	args := []string{"--path=" + p.o.DataDir + "/pg_wal", fmt.Sprintf("--timeline=%d", t), "--start=" + start.String()}
+func (p *Postgres) lastRecord(ctx context.Context, d DataDir, start schema.LSN) (schema.LSN, error) {
+	from, to, err := walSegments(p.o.DataDir+"/pg_wal", d, start)
+	if err != nil {
+		return 0, err
+	}
+	args := []string{"--path=" + p.o.DataDir + "/pg_wal", "--start=" + start.String(), from, to}
 	last, err := p.waldump(ctx, append(args, "--quiet"), waldumpEnd)
 	if err != nil || last != 0 {
 		return last, err
@@ -65,6 +72,33 @@ func (p *Postgres) lastRecord(ctx context.Context, t schema.Timeline, start sche
 		return 0, errors.New("pg_waldump found no record")
 	}
 	return last, nil
+}
+
+// walSegments names the segment with start on d.Timeline and the last one that follows it without a gap. They are given to
+// pg_waldump by name: left to itself it reads the size of segments off whichever file of the directory comes first, and that may be one
+// that was made in advance and holds nothing but zeros (search_directory, src/bin/pg_waldump/pg_waldump.c).
+func walSegments(dir string, d DataDir, start schema.LSN) (from, to string, err error) {
+	size := uint64(d.Control.WALSegmentBytes)
+	if size == 0 {
+		size = defaultWALSegmentBytes
+	}
+	name := func(n uint64) string { // XLogFileName, src/include/access/xlog_internal.h
+		perID := (uint64(1) << 32) / size
+		return fmt.Sprintf("%08X%08X%08X", uint32(d.Timeline), n/perID, n%perID)
+	}
+	for n := uint64(start) / size; ; n++ {
+		_, err := os.Stat(filepath.Join(dir, name(n)))
+		switch {
+		case err == nil && from == "":
+			from, to = name(n), name(n)
+		case err == nil:
+			to = name(n)
+		case errors.Is(err, fs.ErrNotExist) && from != "":
+			return from, to, nil
+		default:
+			return "", "", err
+		}
+	}
 }
 
 // waldump returns the last LSN that form finds in pg_waldump's output; zero if it finds none.
