@@ -64,6 +64,8 @@ func setKey(config *schema.ClusterConfig, key string, value json.RawMessage) err
 		config.HBA = nil
 	case "slots":
 		config.Slots = nil
+	case "follow":
+		config.Follow = schema.Remote{} // what is not given is not to be kept
 	}
 	one, err := json.Marshal(map[string]json.RawMessage{key: value})
 	if err != nil {
@@ -88,6 +90,9 @@ func kindWords(t reflect.Type) string {
 	case reflect.Slice:
 		return "a list of lines"
 	case reflect.Struct:
+		if t == reflect.TypeFor[schema.Remote]() {
+			return "its keys in braces, such as {host: db1.example.com, port: 5432}"
+		}
 		return "{type: physical} or {type: logical, database: NAME, plugin: NAME}"
 	case reflect.Map:
 		return "name: value on lines of their own"

@@ -277,6 +277,9 @@ func changeConfig(ctx context.Context, stdio Stdio, client *consul.Client, state
 	if !state.Config.Exists {
 		return errors.New("the cluster has no configuration in Consul yet: wait until its first primary has written it")
 	}
+	if after.Follow.Set() && !state.Config.Value.Follow.Set() {
+		return errors.New("nothing was changed: follow makes a standby cluster, and this cluster has data of its own; give it in the --bootstrap-config of a new one")
+	}
 	settlePause(state.Config.Value, &after)
 	changes := state.Config.Value.Changes(after)
 	if len(changes) == 0 {

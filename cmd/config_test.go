@@ -64,6 +64,10 @@ func TestAssign(t *testing.T) {
 		"ruled in postgres":     {words: []string{"parameters.recovery_target=immediate"}, says: "recovery_target cannot be set here"},
 		"bad hba":               {words: []string{"hba=[nonsense]"}, says: "nonsense"},
 		"not set":               {words: []string{"parameters.nothing=null"}, says: "is not set"},
+		"a remote":              {words: []string{"follow={host: db1, port: 5432}"}, changes: []string{`follow: set to {"host":"db1","port":5432}`}},
+		"a remote by its name":  {words: []string{"follow=db1"}, says: "want its keys in braces, such as {host: db1.example.com, port: 5432}"},
+		"no such key of it":     {words: []string{"follow={host: db1, port: 5432, password: x}"}, says: "password"},
+		"a remote without port": {words: []string{"follow={host: db1}"}, says: "follow: the port 0 is not allowed"},
 		"no value":              {words: []string{"lease"}, says: "want KEY=VALUE"},
 		"two mistakes":          {words: []string{"leese=1s", "lease=x"}, says: "leese: there is no such key"},
 	} {
@@ -88,6 +92,29 @@ func TestAssign(t *testing.T) {
 				t.Error("the old configuration was written over")
 			}
 		})
+	}
+}
+
+// What is not given of a remote is not kept, and without one the cluster follows nobody.
+func TestAssignFollow(t *testing.T) {
+	config := schema.DefaultClusterConfig()
+	config.Follow = schema.Remote{Host: "db1", Port: 5432, Slot: "s"}
+	after, err := (&ConfigSet{Words: []string{"follow={host: db2, port: 5433}"}}).changed(config)
+	if want := (schema.Remote{Host: "db2", Port: 5433}); err != nil || after.Follow != want {
+		t.Errorf("%+v, %v", after.Follow, err)
+	}
+	if after, err = (&ConfigSet{Words: []string{"follow=null"}}).changed(config); err != nil || after.Follow.Set() {
+		t.Errorf("%+v, %v", after.Follow, err)
+	}
+}
+
+func TestAClusterWithDataDoesNotBeginToFollow(t *testing.T) {
+	_, client, access := configured(t, "a")
+	stdio, _, _ := testStdio()
+	set := NewConfigSet(stdio)
+	set.ConsulAccess, set.Words = access, []string{"follow={host: db1, port: 5432}"}
+	if err := set.Run(testContext(t)); err == nil || !strings.Contains(err.Error(), "has data of its own") || readConfig(t, client).Follow.Set() {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -164,7 +164,7 @@ func (x actor) postgres(ctx context.Context, a decide.Action, out *decide.Outcom
 		}
 		return x.reconfigure(ctx, s)
 	case decide.StartStandby:
-		up, err := upstream(a.From)
+		up, err := x.upstream(a.From)
 		if err != nil {
 			return err
 		}
@@ -273,22 +273,30 @@ func (x actor) restore(ctx context.Context, out *decide.Outcome) error {
 }
 
 func (x actor) clone(ctx context.Context, a decide.Action) error {
-	from, err := upstream(a.From)
+	from, err := x.upstream(a.From)
 	if err != nil {
 		return err
 	}
-	holder, err := upstream(a.Holder)
+	holder, err := x.upstream(a.Holder)
 	if err != nil {
 		return err
+	}
+	id := x.state.Initialize.Value.SystemID
+	if id == "" && from.Remote { // the first copy: the cluster takes it from there
+		found, err := x.s.d.Server.Identify(ctx, *from)
+		if err != nil {
+			return err
+		}
+		id = found.SystemID
 	}
 	return x.s.d.Server.Clone(ctx, postgres.CloneRequest{
-		From: *from, SystemID: x.state.Initialize.Value.SystemID,
+		From: *from, SystemID: id,
 		Settings: postgres.Settings{Role: schema.RoleStandby, Config: x.config, Upstream: holder},
 	})
 }
 
 func (x actor) rewind(ctx context.Context, a decide.Action) error {
-	up, err := upstream(a.From)
+	up, err := x.upstream(a.From)
 	if err != nil {
 		return err
 	}
@@ -353,13 +361,13 @@ func (x actor) settings(st decide.Standing) (postgres.Settings, error) {
 	s := postgres.Settings{Role: st.Role, Config: x.config, SynchronousStandbyNames: st.Sync.Setting()}
 	var err error
 	if st.Role == schema.RoleStandby {
-		s.Upstream, err = upstream(st.From)
+		s.Upstream, err = x.upstream(st.From)
 	}
 	return s, err
 }
 
 func (x actor) follow(ctx context.Context, a decide.Action) error {
-	up, err := upstream(a.From)
+	up, err := x.upstream(a.From)
 	if err != nil {
 		return err
 	}
@@ -373,7 +381,7 @@ func (x actor) reconfigure(ctx context.Context, s postgres.Settings) error {
 
 // checkHistory compares what the local WAL holds with the history of the server at a.From.
 func (x actor) checkHistory(ctx context.Context, a decide.Action) (bool, error) {
-	up, err := upstream(a.From)
+	up, err := x.upstream(a.From)
 	if err != nil {
 		return false, err
 	}
@@ -428,8 +436,8 @@ func lastWords(lines []string) string {
 
 func unknownKind(a decide.Action) error { return fmt.Errorf("no part of the sidecar does %q", a.Kind) }
 
-// upstream splits the address of a member; nil if there is none to follow yet.
-func upstream(u decide.Upstream) (*postgres.Upstream, error) {
+// upstream splits the address of a member, or of the remote primary; nil if there is none to follow yet.
+func (x actor) upstream(u decide.Upstream) (*postgres.Upstream, error) {
 	if u.Address == "" {
 		return nil, nil
 	}
@@ -441,7 +449,11 @@ func upstream(u decide.Upstream) (*postgres.Upstream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("member %s publishes the address %q: its port is not a number", u.Member, u.Address)
 	}
-	return &postgres.Upstream{Member: u.Member, Host: host, Port: int(port)}, nil
+	up := &postgres.Upstream{Member: u.Member, Host: host, Port: int(port)}
+	if u.Member == decide.RemotePrimary {
+		up.Remote, up.Slot, up.SSLMode = true, x.config.Follow.Slot, x.config.Follow.SSLMode
+	}
+	return up, nil
 }
 
 func joinHostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -230,6 +230,8 @@ func (s *Sidecar) Switchover(ctx context.Context, to string) error {
 		l := s.loop
 		leader := l.obs.Lock.Leader
 		switch {
+		case leader.Phase == schema.PhaseFollowing:
+			c <- answer{err: fmt.Errorf("this is a standby cluster of %s: it has no primary to switch over from", leader.Follows)}
 		case !l.obs.Lock.Held() || leader.Phase != schema.PhaseServing:
 			c <- answer{err: fmt.Errorf("there is no primary at the moment")}
 		case leader.Member == to:

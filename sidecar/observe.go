@@ -184,7 +184,7 @@ func (l *loop) setPace() {
 	case l.obs.Process.Gone():
 		every = 0
 	case l.plan.Hurry, !l.obs.SQL.Answers() && l.s.d.Now().Sub(l.obs.Process.Since) < 5*time.Second,
-		l.memory.Reign.Active && l.obs.SQL.InRecovery:
+		l.memory.Reign.Active && l.memory.Reign.Phase != schema.PhaseFollowing && l.obs.SQL.InRecovery:
 		every = fastProbe
 	}
 	l.pace.timeout.Store(int64(lease / 3))

@@ -21,6 +21,7 @@ type duties struct {
 	now      schema.Instant
 	role     schema.Role
 	serving  bool // a primary that accepts writes
+	leads    bool // a standby cluster
 	answers  bool
 	consul   bool
 	epoch    schema.Epoch
@@ -94,6 +95,7 @@ func (l *loop) duties() duties {
 		started: l.obs.Process.Since,
 	}
 	d.serving = r.Active && r.Phase == schema.PhaseServing && l.obs.SQL.Answers() && !l.obs.SQL.InRecovery && l.obs.Process.State == decide.ProcessRunning
+	d.leads = r.Active && r.Phase == schema.PhaseFollowing && l.obs.Config.Follow.Set()
 	return d
 }
 
@@ -104,7 +106,7 @@ func (u *upkeep) turn(ctx context.Context, d duties) {
 		u.try("publish member", func() error { return u.member(ctx, d) })
 		u.try("register service", func() error { return u.register(ctx, d) })
 	}
-	if d.serving && d.consul {
+	if (d.serving || d.leads) && d.consul {
 		u.try("write cluster configuration", func() error { return u.config(ctx, d) })
 	}
 	if d.serving {

@@ -43,6 +43,9 @@ type ClusterConfig struct {
 	MaxSynchronousStandbys int    `json:"max_synchronous_standbys,omitempty"`
 	// MaxClonesPerSource is how many members may be cloned from one server at a time; zero is 1.
 	MaxClonesPerSource int `json:"max_clones_per_source,omitempty"`
+	// Follow is the remote primary that a standby cluster follows. It is given to a new cluster; to take it away
+	// promotes the cluster, for good.
+	Follow Remote `json:"follow,omitzero"`
 	// Parameters are PostgreSQL settings for every member; those that howdah rules are refused.
 	Parameters map[string]string `json:"parameters,omitempty"`
 	// HBA are lines of pg_hba.conf, after the ones that howdah needs for itself.
@@ -136,6 +139,7 @@ func (c ClusterConfig) Validate() error {
 	if len(c.PauseBy)+len(c.PauseReason) > maxPauseText {
 		errs = append(errs, fmt.Errorf("pause_by, pause_reason: %d bytes are not allowed; choose at most %d together", len(c.PauseBy)+len(c.PauseReason), maxPauseText))
 	}
+	errs = append(errs, c.Follow.validate()...)
 	for _, k := range slices.Sorted(maps.Keys(c.Parameters)) {
 		if why, ruled := RuledParameters[k]; ruled && (k != "wal_level" || !strings.EqualFold(c.Parameters[k], "logical")) {
 			errs = append(errs, fmt.Errorf("parameters: %s cannot be set here: %s", k, why))

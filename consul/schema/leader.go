@@ -15,6 +15,7 @@ const (
 	PhasePromoting     Phase = "promoting"     // the holder has the lock, its Postgres does not accept writes yet
 	PhaseRecovering    Phase = "recovering"    // Postgres is up for standbys alone: commits that waited for them must reach them first
 	PhaseServing       Phase = "serving"       // the holder accepts writes
+	PhaseFollowing     Phase = "following"     // a standby cluster: the holder is a standby of the remote primary, nobody accepts writes
 	PhaseStopping      Phase = "stopping"      // a planned stop has begun; routers hold new transactions
 	PhaseReleased      Phase = "released"      // Postgres has provably stopped; the lock is free for Successor at once
 )
@@ -48,6 +49,9 @@ type Leader struct {
 	// Sync is what every acknowledged commit of this and of earlier reigns satisfies. It stands in the record, so that
 	// the condition of a takeover covers it: nobody takes over by a set that has changed since.
 	Sync SyncSet `json:"sync,omitzero"`
+	// Follows is the address (host:port) of the remote primary that a standby cluster follows; empty in any other cluster.
+	// Whoever takes over a record with it follows too, and is not promoted.
+	Follows string `json:"follows,omitempty"`
 	// Successor is the member that a planned release names; empty if any may follow.
 	Successor string `json:"successor,omitempty"`
 	// ShutdownLSN is the end of the shutdown checkpoint, in PhaseReleased: a successor must have it.
@@ -89,7 +93,7 @@ type Initialize struct {
 	SystemID string `json:"system_id"`
 	// By is the member that bootstraps or has bootstrapped.
 	By string `json:"by"`
-	// Mode is one of InitNew, InitExisting, InitRestore and InitRecovered.
+	// Mode is one of InitNew, InitExisting, InitRestore, InitFollow and InitRecovered.
 	Mode string `json:"mode"`
 }
 
@@ -98,6 +102,7 @@ const (
 	InitNew       = "new"       // initdb
 	InitExisting  = "existing"  // a data directory that another system or an operator had made, adopted in place
 	InitRestore   = "restore"   // a backup that an operator's command fetched, recovered to a target
+	InitFollow    = "follow"    // a copy of a remote primary, which the cluster follows until it is promoted
 	InitRecovered = "recovered" // the key was lost and written again from a member's own record
 )
 

@@ -51,7 +51,7 @@ func (t *Topology) sample(mem Memory, peers []schema.Peer, record *schema.Leader
 func (t *Topology) findStandbys(peers []schema.Peer, in Input, mem Memory) {
 	t.Unfit = map[string]string{}
 	for _, p := range peers {
-		if p.Name == t.Leader {
+		if p.Name == t.Leader && t.Phase != schema.PhaseFollowing {
 			continue
 		}
 		if why := t.unfit(p, in); why != "" {

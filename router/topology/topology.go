@@ -253,6 +253,7 @@ func (t *Topology) settle(own *schema.Status, newer bool) {
 		if t.Phase != schema.PhaseStopping {
 			t.Phase = schema.PhaseServing
 		}
+	case t.Phase == schema.PhaseFollowing: // it is to be a standby
 	case primary || newer:
 		t.Reason = fmt.Sprintf("%s holds epoch %d but its PostgreSQL is %s as %s", own.Name, t.Epoch, word(string(own.State)), word(string(own.Role)))
 	}
@@ -274,6 +275,8 @@ func (t *Topology) whyNot(address string, now schema.Instant) string {
 		return fmt.Sprintf("a planned stop of the primary %s has begun", t.Leader)
 	case schema.PhaseReleased:
 		return fmt.Sprintf("the primary %s has stopped and released the lock", t.Leader)
+	case schema.PhaseFollowing:
+		return fmt.Sprintf("this is a standby cluster of a remote primary, led by %s: it takes reads alone until it is promoted (howdah config set follow=null)", t.Leader)
 	case schema.PhasePromoting, schema.PhaseBootstrapping:
 		return fmt.Sprintf("%s is %s for epoch %d", t.Leader, t.Phase, t.Epoch)
 	default:
@@ -322,7 +325,7 @@ func (t Topology) KeepsPrimary(member string, epoch schema.Epoch) (bool, string)
 
 // KeepsStandby reports whether a session on member as a standby may go on; if not, why.
 func (t Topology) KeepsStandby(member string) (bool, string) {
-	if member == t.Leader {
+	if member == t.Leader && t.Phase != schema.PhaseFollowing {
 		return false, fmt.Sprintf("%s is becoming the primary", member)
 	}
 	for _, s := range t.Standbys {

@@ -84,6 +84,7 @@ func TestPrimary(t *testing.T) {
 		}(), epoch: 5, reason: "epoch 5"},
 		"promoting":                   {in: input(record("b", 2, schema.PhasePromoting, ago)), epoch: 2, reason: "promoting"},
 		"promoting, but says it runs": {in: input(record("b", 2, schema.PhasePromoting, ago), peer(primary("b", 2), ago)), want: "b", epoch: 2},
+		"a standby cluster":           {in: input(record("b", 2, schema.PhaseFollowing, ago), peer(standby("b", 2), -time.Millisecond)), epoch: 2, reason: "standby cluster of a remote primary, led by b"},
 		"bootstrapping":               {in: input(record("b", 1, schema.PhaseBootstrapping, ago)), epoch: 1, reason: "bootstrapping"},
 		"stopping by Consul":          {in: input(record("a", 1, schema.PhaseStopping, ago), peer(primary("a", 1), ago)), epoch: 1, reason: "planned stop"},
 		"stopping by gossip":          {in: input(record("a", 1, schema.PhaseServing, ago), peer(with(primary("a", 1), func(s *schema.Status) { s.Stopping = true }), ago)), epoch: 1, reason: "planned stop"},
@@ -330,5 +331,21 @@ func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 				t.Fatalf("seed %d: %s", seed, d)
 			}
 		}
+	}
+}
+
+// The one that leads a standby cluster takes reads like the others.
+func TestLeaderOfAStandbyClusterServesReads(t *testing.T) {
+	in := input(record("a", 1, schema.PhaseFollowing, -time.Millisecond), peer(standby("a", 1), 0), peer(standby("b", 1), 0))
+	top, _ := topology.Merge(in, topology.Memory{})
+	if len(top.Standbys) != 2 || top.Standbys[0].Member != "a" {
+		t.Errorf("standbys: %v, unfit: %v", top.Standbys, top.Unfit)
+	}
+	if ok, why := top.KeepsStandby("a"); !ok {
+		t.Error(why)
+	}
+	in = input(record("a", 1, schema.PhasePromoting, -time.Millisecond), peer(standby("a", 1), 0), peer(standby("b", 1), 0))
+	if top, _ = topology.Merge(in, topology.Memory{}); len(top.Standbys) != 1 {
+		t.Errorf("while it is promoted: %v", top.Standbys)
 	}
 }

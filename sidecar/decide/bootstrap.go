@@ -37,6 +37,10 @@ func (d *decision) uninitialized() {
 			d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitRestore}, "a cluster restored from a backup")
 			return
 		}
+		if d.o.Config.Follow.Set() {
+			d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitFollow}, "a new standby cluster of "+d.o.Config.Follow.Address())
+			return
+		}
 		d.putInitialize(schema.Initialize{By: d.o.Name, Mode: schema.InitNew}, "a new cluster")
 	}
 }
@@ -96,6 +100,7 @@ func (d *decision) bootstrapping() {
 func (d *decision) bootstrapReign() {
 	init := d.o.State.Initialize
 	existing, restore := init.Value.Mode == schema.InitExisting, init.Value.Mode == schema.InitRestore
+	follow := init.Value.Mode == schema.InitFollow
 	nothing := d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete
 	switch {
 	case restore && nothing:
@@ -105,11 +110,15 @@ func (d *decision) bootstrapReign() {
 	case (existing || restore) && d.o.Data.State == DataValid && init.Value.SystemID == "" && d.m.Adopted != d.o.Data.SystemID:
 		d.do(Action{Kind: Adopt, Why: "an operator asked for it"})
 		d.say(schema.StateInitializing, "adopting the data directory")
+	case follow && nothing:
+		d.cloneRemote()
 	case nothing:
 		d.do(Action{Kind: Initdb, Why: "bootstrap"})
 	case d.o.Data.State == DataValid && init.Value.SystemID == "":
 		d.do(Action{Kind: PutInitialize, Index: init.Index, Timeout: d.o.lease(),
 			Initialize: schema.Initialize{SystemID: d.o.Data.SystemID, By: d.o.Name, Mode: init.Value.Mode}, Why: "the first data directory is ready"})
+	case d.o.Data.State == DataValid && init.Value.SystemID == d.o.Data.SystemID && follow:
+		d.setPhase(schema.PhaseFollowing)
 	case d.o.Data.State == DataValid && init.Value.SystemID == d.o.Data.SystemID:
 		d.setPhase(schema.PhasePromoting)
 	}

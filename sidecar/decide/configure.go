@@ -42,6 +42,9 @@ func Configured(o *Observation, m Memory) (Standing, bool) {
 	if o.Process.State != ProcessRunning || o.Process.Ending || !sql.Answers() || d.ordering() {
 		return Standing{}, false
 	}
+	if r.Active && r.Phase == schema.PhaseFollowing {
+		return Standing{Role: schema.RoleStandby, From: m.Following}, sql.InRecovery && r.HandOver == "" && o.Config.Follow.Set() && m.Following == d.remote()
+	}
 	if r.Active {
 		s := r.Sync
 		ok := r.Phase == schema.PhaseServing && r.HandOver == "" && m.Switch.Step == StepNone && !sql.InRecovery && o.Process.Armed && d.alive() &&
@@ -49,7 +52,7 @@ func Configured(o *Observation, m Memory) (Standing, bool) {
 		return Standing{Role: schema.RolePrimary, Sync: s.Applied}, ok
 	}
 	up := Upstream{Member: l.Member, Address: l.Addresses.Postgres}
-	ok := sql.InRecovery && o.Lock.Held() && l.Member != o.Name && l.Phase == schema.PhaseServing && m.Following == up
+	ok := sql.InRecovery && o.Lock.Held() && l.Member != o.Name && (l.Phase == schema.PhaseServing || l.Phase == schema.PhaseFollowing) && m.Following == up
 	return Standing{Role: schema.RoleStandby, From: m.Following}, ok
 }
 

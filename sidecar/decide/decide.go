@@ -164,6 +164,8 @@ func (d *decision) fence() {
 	switch {
 	case r.Active && r.Deadline != schema.Never && r.Deadline.Reached(now):
 		why = "the lease has run out"
+	case r.Active && r.Phase == schema.PhaseFollowing:
+		why = "it accepts writes in a cluster that follows a remote primary"
 	case r.Active:
 		return
 	case p.Armed && p.Deadline.Reached(now):

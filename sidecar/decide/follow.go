@@ -25,7 +25,7 @@ func (d *decision) follow() {
 	}
 	up := Upstream{Member: l.Member, Address: l.Addresses.Postgres}
 	// Whom an old record names, out of a restored Consul, does not serve: nothing is brought onto its history.
-	serves := (l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping || l.Phase == schema.PhaseRecovering) && d.trusted()
+	serves := (l.Phase == schema.PhaseServing || l.Phase == schema.PhaseStopping || l.Phase == schema.PhaseRecovering || l.Phase == schema.PhaseFollowing) && d.trusted()
 	d.plan.Hurry = l.Phase == schema.PhaseStopping
 	switch {
 	case (d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete) && d.paused():

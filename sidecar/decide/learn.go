@@ -60,6 +60,9 @@ func (d *decision) learnLock() {
 	if slices.Contains(v.Leader.Members, d.o.Name) {
 		d.m.Record.Named = max(d.m.Record.Named, v.Leader.Epoch)
 	}
+	if d.trusted() {
+		d.m.Record.Follows = v.Leader.Follows
+	}
 	if d.m.Reign.Active {
 		d.squareReign(v)
 		return

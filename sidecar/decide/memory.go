@@ -24,12 +24,14 @@ type Record struct {
 	Session string `json:"session,omitempty"`
 	// Members are all members last known.
 	Members []string `json:"members,omitempty"`
+	// Follows is what the newest leader record said of the remote primary that the cluster follows.
+	Follows string `json:"follows,omitempty"`
 }
 
 // Equal reports whether r and s say the same.
 func (r Record) Equal(s Record) bool {
 	return slices.Equal(r.Members, s.Members) && r.Cluster == s.Cluster && r.Name == s.Name && r.SystemID == s.SystemID &&
-		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Named == s.Named && r.Timeline == s.Timeline && r.Session == s.Session
+		r.Epoch == s.Epoch && r.Reigned == s.Reigned && r.Named == s.Named && r.Timeline == s.Timeline && r.Session == s.Session && r.Follows == s.Follows
 }
 
 // Memory is what a member carries from one decision to the next.

@@ -102,7 +102,7 @@ func (d *decision) judgeOrder() {
 // somebodyServes reports that another member holds the lock and serves, as far as the record says.
 func (d *decision) somebodyServes() bool {
 	v := d.o.Lock
-	return v.Held() && v.Leader.Member != d.o.Name && v.Leader.Phase == schema.PhaseServing
+	return v.Held() && v.Leader.Member != d.o.Name && (v.Leader.Phase == schema.PhaseServing || v.Leader.Phase == schema.PhaseFollowing)
 }
 
 // Unable returns why this member cannot carry out an order of that kind now; nothing if it can.
@@ -118,6 +118,8 @@ func Unable(o *Observation, m Memory, k schema.OrderKind) string {
 		return "consul has not answered yet"
 	case m.Switch.Step != StepNone || m.Reign.HandOver != "":
 		return "it is handing over"
+	case m.Reign.Active && m.Reign.Phase == schema.PhaseFollowing:
+		return "it leads a standby cluster: stop its sidecar and its launcher, another member leads then, and start them again"
 	case m.Reign.Active && m.Reign.Phase != schema.PhaseServing:
 		return fmt.Sprintf("it holds the lock and does not serve yet (%s)", m.Reign.Phase)
 	case busy == Initdb || busy == Restore || busy == Clone || busy == Rewind || busy == StartPrimary || busy == StartStandby || busy == Promote:

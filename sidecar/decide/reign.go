@@ -25,6 +25,8 @@ func (d *decision) reign() {
 		d.promote()
 	case r.Phase == schema.PhaseServing || r.Phase == schema.PhaseStopping:
 		d.serve()
+	case r.Phase == schema.PhaseFollowing:
+		d.lead()
 	}
 	if !d.m.Reign.Active {
 		return // it has just ended
@@ -72,7 +74,7 @@ func (d *decision) record() schema.Leader {
 	return schema.Leader{
 		Member: d.o.Name, Epoch: epoch, Phase: r.Phase, Addresses: d.o.Addresses, Timeline: d.m.Timeline,
 		NextTimeline: max(r.NextTimeline, d.m.Timeline), FlushLSN: d.m.LSN, Session: r.Session, Lease: lease, Members: d.o.memberNames(),
-		Sync: r.Sync.Wanted,
+		Sync: r.Sync.Wanted, Follows: d.follows(r.Phase),
 	}
 }
 
@@ -122,7 +124,7 @@ func (d *decision) arm() {
 func (d *decision) noteReign() {
 	r := &d.m.Reign
 	d.keepInitialize()
-	if r.Noted || r.Phase != schema.PhaseServing || d.o.State.Index == 0 {
+	if r.Noted || r.Phase != schema.PhaseServing && r.Phase != schema.PhaseFollowing || d.o.State.Index == 0 {
 		return
 	}
 	h := d.o.State.History
@@ -145,6 +147,8 @@ func (d *decision) promote() {
 		d.say(schema.StatePromoting, "waiting for the lease to be confirmed")
 	case d.o.Now.Before(d.m.PromisedUntil):
 		d.say(schema.StatePromoting, "waiting until the promise to the last primary has run out")
+	case r.WrittenPhase == schema.PhaseFollowing: // nobody else may begin the same timeline, nor go on following
+		d.say(schema.StatePromoting, "waiting until the leader record says that the cluster follows nobody any more")
 	case d.diskSilent() && d.heir() != "" && sql.InRecovery:
 		d.handOver(fmt.Sprintf("its disk has taken no write for %s", d.o.Now.Sub(d.o.DiskAt).Round(time.Second)))
 	case d.o.Now.Sub(r.Since) > mode:
@@ -224,7 +228,7 @@ func (d *decision) release(successor string, shutdown schema.LSN, why string) {
 // claimed it since.
 func (d *decision) keepInitialize() {
 	init := d.o.State.Initialize
-	if d.m.Reign.Phase != schema.PhaseServing || d.o.State.Index == 0 || d.m.Record.SystemID == "" || init.Exists && init.Value.SystemID != "" {
+	if p := d.m.Reign.Phase; p != schema.PhaseServing && p != schema.PhaseFollowing || d.o.State.Index == 0 || d.m.Record.SystemID == "" || init.Exists && init.Value.SystemID != "" {
 		return
 	}
 	d.do(Action{Kind: PutInitialize, Index: init.Index, Timeout: d.o.lease(), Why: "consul has lost the initialize key",

@@ -85,7 +85,11 @@ func (d *decision) stand() {
 		d.say(d.restingState(), "may stand, and waits for %s to go first", who)
 		return
 	}
-	d.seize(schema.PhasePromoting, d.stands(d.reasonToStand()))
+	phase := schema.PhasePromoting
+	if d.m.Record.Follows != "" {
+		phase = schema.PhaseFollowing
+	}
+	d.seize(phase, d.stands(d.reasonToStand()))
 	d.say(d.restingState(), "standing for election")
 }
 
@@ -300,7 +304,7 @@ func (d *decision) seize(phase schema.Phase, why string) {
 		Leader: schema.Leader{
 			Member: d.o.Name, Epoch: d.m.Record.Epoch + 1, Phase: phase, Addresses: d.o.Addresses, Session: d.o.Session,
 			Timeline: d.m.Timeline, NextTimeline: d.unusedTimeline(), FlushLSN: max(d.m.LSN, d.o.SQL.LSN), Lease: d.o.Config.Lease, Members: d.o.memberNames(),
-			Sync: set,
+			Sync: set, Follows: d.follows(phase),
 		},
 	})
 }

@@ -55,7 +55,7 @@ func newConfigRig(t *testing.T) configRig {
 
 // set runs howdah config set.
 func (r configRig) set(words ...string) (string, error) {
-	args := append([]string{"config", "set", "--cluster", "conf", "--consul-addr", r.consul}, words...)
+	args := append([]string{"config", "set", "--cluster", r.c.Name(), "--consul-addr", r.consul}, words...)
 	out, err := exec.CommandContext(r.ctx, r.c.Binary(), args...).CombinedOutput()
 	return string(out), err
 }

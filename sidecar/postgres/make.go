@@ -213,10 +213,15 @@ func (p *Postgres) fillByClone(ctx context.Context, s dirSwap, r CloneRequest) e
 	dir := s.newPath(workClone)
 	conninfo := []string{"host=" + quoteConninfo(r.From.Host), "port=" + strconv.Itoa(r.From.Port), "user=" + ReplicationRole,
 		"application_name=" + quoteConninfo(p.o.Name), "connect_timeout=5", "keepalives_idle=5", "keepalives_interval=2", "keepalives_count=5"}
+	if r.From.SSLMode != "" {
+		conninfo = append(conninfo, "sslmode="+r.From.SSLMode)
+	}
+	args := []string{"--pgdata=" + dir, "--dbname=" + strings.Join(conninfo, " "), "--format=plain", "--wal-method=stream", "--checkpoint=fast", "--no-password"}
+	if slot := p.o.slot(r.From); slot != "" { // without one it makes a temporary one
+		args = append(args, "--slot="+slot)
+	}
 	_, err := p.runTool(ctx, Command{
-		Tool: "pg_basebackup",
-		Args: []string{"--pgdata=" + dir, "--dbname=" + strings.Join(conninfo, " "), "--format=plain", "--wal-method=stream",
-			"--checkpoint=fast", "--slot=" + SlotName(p.o.Name), "--no-password"},
+		Tool: "pg_basebackup", Args: args,
 		Env: map[string]string{"PGPASSFILE": p.passfile()},
 	})
 	if err != nil {

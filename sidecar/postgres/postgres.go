@@ -187,6 +187,17 @@ type Upstream struct {
 	Member string
 	Host   string // a name, an address, or the absolute path of a socket directory
 	Port   int
+	// Remote says that it is no member: then Slot is the slot there, or empty for none, and SSLMode libpq's.
+	Remote        bool
+	Slot, SSLMode string
+}
+
+// slot is the slot to use on the upstream; empty for none.
+func (o Options) slot(u Upstream) string {
+	if u.Remote {
+		return u.Slot
+	}
+	return SlotName(o.Name)
 }
 
 // Settings are what Configure writes down.

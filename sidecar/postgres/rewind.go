@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,7 +192,7 @@ func (p *Postgres) awaitSource(ctx context.Context, u Upstream) error {
 
 // connectSource connects to the database postgres of another server, where howdah_rewind may ask what anybody may.
 func (p *Postgres) connectSource(ctx context.Context, u Upstream) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=prefer connect_timeout=5", quoteConninfo(u.Host), u.Port, RewindRole))
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=%s connect_timeout=5", quoteConninfo(u.Host), u.Port, RewindRole, cmp.Or(u.SSLMode, "prefer")))
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +208,9 @@ func (p *Postgres) connectSource(ctx context.Context, u Upstream) (*pgx.Conn, er
 func (p *Postgres) rewindArgs(r RewindRequest) []string {
 	conninfo := []string{"host=" + quoteConninfo(r.From.Host), "port=" + strconv.Itoa(r.From.Port), "user=" + RewindRole, "dbname=postgres",
 		"target_session_attrs=read-write", "connect_timeout=5", "keepalives_idle=5", "keepalives_interval=2", "keepalives_count=5"}
+	if r.From.SSLMode != "" {
+		conninfo = append(conninfo, "sslmode="+r.From.SSLMode)
+	}
 	// --progress makes it say when it begins to write; see untouched.
 	return []string{"--target-pgdata=" + p.o.DataDir, "--source-server=" + strings.Join(conninfo, " "), "--progress"}
 }

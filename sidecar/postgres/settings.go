@@ -181,7 +181,7 @@ func (o Options) settings(s Settings, f facts) (all []setting, refused []string,
 	}
 	conninfo, slot := "", ""
 	if s.Role == schema.RoleStandby && s.Upstream != nil {
-		conninfo, slot = o.conninfo(*s.Upstream, feat), SlotName(o.Name)
+		conninfo, slot = o.conninfo(*s.Upstream, feat), o.slot(*s.Upstream)
 	}
 	all = append(all,
 		setting{"listen_addresses", o.ListenAddresses},
@@ -244,6 +244,9 @@ func (o Options) conninfo(u Upstream, feat features) string {
 		{"user", ReplicationRole}, {"passfile", o.DataDir + ".pgpass"}, {"application_name", o.Name},
 		{"connect_timeout", "2"}, {"keepalives", "1"}, {"keepalives_idle", "2"}, {"keepalives_interval", "1"},
 		{"keepalives_count", "3"}, {"tcp_user_timeout", "5000"},
+	}
+	if u.SSLMode != "" {
+		items = append(items, setting{"sslmode", u.SSLMode})
 	}
 	if feat.slotSync {
 		items = append(items, setting{"dbname", "postgres"})

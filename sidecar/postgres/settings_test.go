@@ -80,6 +80,17 @@ func TestSettingsOfAStandby(t *testing.T) {
 	}
 }
 
+// A remote's slot is the one that exists there, or none; a member's own is not looked for there.
+func TestSettingsOfAStandbyOfARemote(t *testing.T) {
+	for _, slot := range []string{"", "theirs"} {
+		s := Settings{Role: schema.RoleStandby, Upstream: &Upstream{Member: "the remote", Host: "db1", Port: 5432, Remote: true, Slot: slot, SSLMode: "require"}}
+		got, _ := rendered(t, s, facts{major: 15})
+		if got["primary_slot_name"] != slot || !strings.Contains(got["primary_conninfo"], "sslmode='require'") {
+			t.Errorf("%q: slot %q, %s", slot, got["primary_slot_name"], got["primary_conninfo"])
+		}
+	}
+}
+
 func TestSettingsOfAPrimary(t *testing.T) {
 	s := Settings{Role: schema.RolePrimary, Upstream: &Upstream{Host: "x", Port: 1}, SynchronousStandbyNames: `ANY 1 ("a")`}
 	got, _ := rendered(t, s, facts{major: 13})

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (p *Postgres) UpstreamHistory(ctx context.Context, u Upstream) (History, er
 
 // onReplication runs f on a physical replication connection to another server.
 func (p *Postgres) onReplication(ctx context.Context, u Upstream, f func(*pgconn.PgConn) error) error {
-	cfg, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=replication sslmode=prefer", quoteConninfo(u.Host), u.Port, ReplicationRole))
+	cfg, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=replication sslmode=%s", quoteConninfo(u.Host), u.Port, ReplicationRole, cmp.Or(u.SSLMode, "prefer")))
 	if err != nil {
 		return fmt.Errorf("%s: %w", u, err)
 	}
@@ -96,8 +97,11 @@ func showVersion(ctx context.Context, c *pgconn.PgConn) (int, error) {
 
 // ensureUpstreamSlot makes this member's slot on the server it clones from, so that no WAL goes away between the
 // copy and the first start. It reports whether the slot is new. CREATE_REPLICATION_SLOT is how a role with just
-// REPLICATION finds out, in every version, whether a slot exists.
+// REPLICATION finds out, in every version, whether a slot exists. A remote's slots are the remote's.
 func (p *Postgres) ensureUpstreamSlot(ctx context.Context, u Upstream) (made bool, err error) {
+	if u.Remote {
+		return false, nil
+	}
 	slot := SlotName(p.o.Name)
 	err = p.onReplication(ctx, u, func(c *pgconn.PgConn) error {
 		_, err := c.Exec(ctx, "CREATE_REPLICATION_SLOT "+slot+" PHYSICAL RESERVE_WAL").ReadAll()
