@@ -125,6 +125,8 @@ type Reign struct {
 	Why          string
 	// Noted is set once the reign stands in the history.
 	Noted bool
+	// Followed is set where the reign began by following a remote: its promotion stands in the history too.
+	Followed bool
 	// NextTimeline is the timeline that is ours to promote to.
 	NextTimeline schema.Timeline
 	Sync         Synchronous

@@ -128,7 +128,8 @@ func (d *decision) noteReign() {
 		return
 	}
 	h := d.o.State.History
-	if h.Value.MaxEpoch() >= r.Epoch {
+	reigns := h.Value.Reigns
+	if e := h.Value.MaxEpoch(); e > r.Epoch || e == r.Epoch && !(r.Followed && reigns[len(reigns)-1].Timeline < d.m.Timeline) {
 		r.Noted = true
 		return
 	}

@@ -59,6 +59,7 @@ func (d *decision) lead() {
 		return
 	case !follow.Set() && d.o.State.Config.Exists:
 		d.m.Reign.NextTimeline = max(d.m.Reign.NextTimeline, d.unusedTimeline())
+		d.m.Reign.Noted, d.m.Reign.Followed = false, true
 		d.m.Reign.Why = "the standby cluster is promoted: it follows nobody any more"
 		d.setPhase(schema.PhasePromoting)
 		d.say(schema.StatePromoting, "%s", d.m.Reign.Why)
@@ -92,8 +93,11 @@ func (d *decision) startsNot() bool {
 // followRemote has our Postgres follow the remote as those of other members follow the one that leads.
 func (d *decision) followRemote() {
 	up := d.remote()
+	empty := d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete
 	switch {
-	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
+	case empty && d.paused():
+		d.say(schema.StateWaiting, "the data directory is %s and the cluster is paused%s", d.o.Data.State, d.pausedBy())
+	case empty:
 		if d.heir() != "" {
 			d.handOver("its data directory is " + string(d.o.Data.State))
 			return

@@ -61,6 +61,10 @@ func TestLeadAStandbyCluster(t *testing.T) {
 			stopped(o, m)
 			o.Data.State, m.Clone = DataEmpty, Cloning{From: Upstream{RemotePrimary, "db1:5432"}, Since: t0}
 		}, []Kind{Clone}, "cloning from the remote primary"},
+		{"its directory is gone, and the cluster is paused", func(o *Observation, m *Memory) {
+			stopped(o, m)
+			o.Process.State, o.Data.State, o.Config.Pause, o.Peers = ProcessStopped, DataEmpty, true, heir
+		}, nil, "the cluster is paused"},
 		{"postgres hangs, and another one leads on", func(o *Observation, _ *Memory) {
 			o.SQL, o.Peers = SQL{State: SQLUnknown, At: o.Now, Failing: o.Now.Add(-o.Config.HangBound())}, heir
 		}, []Kind{StopNow}, "has answered no probe"},
@@ -121,6 +125,19 @@ func TestPromoteAStandbyCluster(t *testing.T) {
 	}
 	if a := p.Actions[slices.IndexFunc(p.Actions, func(a Action) bool { return a.Kind == Promote })]; a.Timeline != 8 || a.Deadline != t0.Add(lease) {
 		t.Errorf("promotes to timeline %d until %v", a.Timeline, a.Deadline)
+	}
+	// Its history has both: that it followed, and that it was promoted.
+	o.State.History.Value.Reigns = []schema.Reign{{Epoch: 4, Timeline: 7}}
+	o.Process.Armed, o.SQL.InRecovery, o.SQL.Timeline, o.Data.StandbySignal = true, false, 8, false
+	_, m = Decide(o, m)
+	p, m = Decide(o, m)
+	i = slices.IndexFunc(p.Actions, func(a Action) bool { return a.Kind == PutHistory })
+	if m.Reign.Phase != schema.PhaseServing || i < 0 || p.Actions[i].Reign.Timeline != 8 || !strings.Contains(p.Actions[i].Reign.Why, "is promoted") {
+		t.Errorf("phase %s, planned %+v", m.Reign.Phase, p.Actions)
+	}
+	o.State.History.Value.Reigns = append(o.State.History.Value.Reigns, p.Actions[i].Reign)
+	if p, _ = Decide(o, m); slices.Contains(planned(p), PutHistory) {
+		t.Error("it is noted twice")
 	}
 }
 
