@@ -28,9 +28,13 @@ const (
 )
 
 // Main runs the command that args name and returns the exit code of the process. SIGINT, SIGTERM and SIGHUP
-// end the command in order; a second one ends the process at once.
+// end the command in order; a second one ends the process at once. SIGHUP has a sidecar read its options again instead.
 func Main(args, environ []string, stdio Stdio) int {
-	ctx, stop := untilSignal(context.Background(), stdio.Err)
+	ending := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+	if len(args) > 0 && args[0] == "sidecar" {
+		ending = ending[:2]
+	}
+	ctx, stop := untilSignal(context.Background(), stdio.Err, ending...)
 	defer stop()
 	err := run(ctx, args, environ, stdio)
 	switch {
@@ -52,15 +56,15 @@ func run(ctx context.Context, args, environ []string, stdio Stdio) error {
 	return root.ExecuteContext(ctx)
 }
 
-// untilSignal returns a context that the first signal cancels.
-func untilSignal(parent context.Context, stderr io.Writer) (context.Context, context.CancelFunc) {
+// untilSignal returns a context that the first of the signals cancels.
+func untilSignal(parent context.Context, stderr io.Writer, ending ...os.Signal) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	// A reader of our output that goes away (a log collector, `| head`) must not kill a launcher and with it
 	// Postgres: with a handler, writing gives an error instead of a deadly signal.
 	deaf := make(chan os.Signal, 1)
 	signal.Notify(deaf, syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, ending...)
 	go func() {
 		select {
 		case <-ctx.Done():

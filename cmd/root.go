@@ -33,6 +33,12 @@ type argued interface {
 	Arguments(words []string) error
 }
 
+// reloadable is a command that reads its options again while it runs.
+type reloadable interface {
+	// LoadAgain gets what loads another command of the same kind from the same sources.
+	LoadAgain(load func(Command) error)
+}
+
 // parent is a command that has commands of its own.
 type parent interface{ Commands() []entry }
 
@@ -147,6 +153,9 @@ func (f frame) bind(e entry, path string) *cobra.Command {
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := set.Load(sources(false)); err != nil {
 			return err
+		}
+		if r, is := e.command.(reloadable); is {
+			r.LoadAgain(func(fresh Command) error { return options.New(path+e.name, fresh).Load(sources(false)) })
 		}
 		return e.command.Run(c.Context())
 	}

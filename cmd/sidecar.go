@@ -46,6 +46,7 @@ type Sidecar struct {
 	Log             LogOptions
 
 	stdio Stdio
+	load  func(Command) error // nil where Run is called without a command line
 }
 
 // NewSidecar returns a Sidecar with its defaults.
@@ -220,7 +221,7 @@ func (c *Sidecar) prepare() (member, error) {
 		return m, err
 	}
 	m.addresses = c.addresses()
-	m.tags = schema.Tags{Priority: c.Priority, NoFailover: c.NoFailover, NoSync: c.NoSync, NoLoadBalance: c.NoLoadBalance, CloneFrom: c.CloneFrom}
+	m.tags = c.tags()
 	m.gossip = detector.Config{
 		Name: c.Name, Kind: detector.KindMember, Cluster: c.Cluster, Addresses: m.addresses,
 		Bind: c.Gossip.Listen, Advertise: m.addresses.Gossip, Join: c.Gossip.Join, Keys: m.secrets.GossipKeys,

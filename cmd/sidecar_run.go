@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +26,9 @@ import (
 
 // Run implements Command.
 func (c *Sidecar) Run(ctx context.Context) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	m, err := c.prepare()
 	if err != nil {
 		return err
@@ -72,6 +78,7 @@ func (c *Sidecar) Run(ctx context.Context) error {
 		return api.Serve(ctx, listener, api.New(s, o, m.log.Named("api")), o, m.log.Named("api"))
 	})
 	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error { c.reloadOn(ctx, hangups, s.SetTags, m.log); return nil })
 	return g.Wait()
 }
 

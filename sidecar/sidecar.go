@@ -113,6 +113,14 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	return err
 }
 
+// SetTags changes the member's tags: decisions and the status heed them at once, the document in Consul soon after.
+func (s *Sidecar) SetTags(tags schema.Tags) error {
+	if !s.running.Load() || !s.loop.post(func() { s.loop.obs.Tags = tags; wake(s.loop.wakeUpkeep) }) {
+		return errors.New("the sidecar is still starting, or ending")
+	}
+	return nil
+}
+
 // settle waits for the launcher, ends what an earlier sidecar had begun on the data directory, and tidies up
 // after it, before anything looks there.
 func (s *Sidecar) settle(ctx context.Context) error {

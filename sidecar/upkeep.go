@@ -31,6 +31,7 @@ type duties struct {
 	systemID string
 	version  int
 	peers    []schema.Peer
+	tags     schema.Tags
 	started  schema.Instant // of the Postgres that runs
 }
 
@@ -92,7 +93,7 @@ func (l *loop) duties() duties {
 		now: l.obs.Now, role: l.published.Role, answers: l.obs.SQL.Answers(), consul: l.obs.Consul.Seen && l.obs.Consul.Error == "",
 		epoch: l.memory.Record.Epoch, state: l.obs.State, members: l.memory.Record.Members, config: l.obs.Config,
 		systemID: l.memory.Record.SystemID, version: l.obs.SQL.Version, peers: slices.Clone(l.obs.Peers),
-		started: l.obs.Process.Since,
+		started: l.obs.Process.Since, tags: l.obs.Tags,
 	}
 	d.serving = r.Active && r.Phase == schema.PhaseServing && l.obs.SQL.Answers() && !l.obs.SQL.InRecovery && l.obs.Process.State == decide.ProcessRunning
 	d.leads = r.Active && r.Phase == schema.PhaseFollowing && l.obs.Config.Follow.Set()
@@ -138,7 +139,7 @@ func (u *upkeep) try(what string, f func() error) {
 func (u *upkeep) member(ctx context.Context, d duties) error {
 	want := schema.Member{
 		Name: u.s.o.Name, Addresses: u.s.o.Addresses, SystemID: d.systemID, PostgresVersion: d.version, Version: u.s.o.Version,
-		Tags: u.s.o.Tags, Instance: u.s.instance,
+		Tags: d.tags, Instance: u.s.instance,
 	}
 	index := uint64(0)
 	for _, m := range d.state.Members {

@@ -69,3 +69,39 @@ func TestPermanentSlotsNeedTheConfiguration(t *testing.T) {
 	d.started = d.now // a clone comes without slots
 	see(1, 1, 1, 1)
 }
+
+// documents keeps the member document that was put last.
+type documents struct {
+	Documents
+	put schema.Member
+}
+
+func (d *documents) PutMember(_ context.Context, m schema.Member, _ uint64) error {
+	d.put = m
+	return nil
+}
+
+// Tags that change while the sidecar runs reach what decides, and the document in Consul.
+func TestTagsChangeWhileRunning(t *testing.T) {
+	docs := &documents{}
+	s := &Sidecar{o: Options{Name: "pg1"}, d: Deps{Documents: docs}}
+	want := schema.Tags{Priority: 3, NoFailover: true}
+	if err := s.SetTags(want); err == nil {
+		t.Error("tags were taken before there is a loop")
+	}
+	s.loop = &loop{s: s, ctx: t.Context(), mail: make(chan func(), 1), wakeUpkeep: make(chan struct{}, 1)}
+	s.running.Store(true)
+	if err := s.SetTags(want); err != nil {
+		t.Fatal(err)
+	}
+	s.loop.drain()
+	u := &upkeep{s: s}
+	if err := u.member(t.Context(), s.loop.duties()); err != nil || docs.put.Tags != want || s.loop.obs.Tags != want {
+		t.Errorf("document %+v, observation %+v, want %+v (%v)", docs.put.Tags, s.loop.obs.Tags, want, err)
+	}
+	select {
+	case <-s.loop.wakeUpkeep:
+	default:
+		t.Error("upkeep was not woken")
+	}
+}
