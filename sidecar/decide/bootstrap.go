@@ -66,6 +66,13 @@ func (d *decision) foundData() {
 			return
 		}
 	}
+	for _, p := range d.o.Peers {
+		if s := p.Status; s.SystemID == id && s.Timeline > d.m.Timeline {
+			d.say(schema.StateNeedsOperator, "not adopting the data directory: it is on timeline %d, and member %s has that of a later primary, on timeline %d, which would be lost; "+
+				"to adopt that one, move this one away to have this member cloned", d.m.Timeline, p.Name, s.Timeline)
+			return
+		}
+	}
 	if d.o.Data.StandbySignal {
 		d.say(schema.StateWaiting, "the data directory is a standby's, which is not adopted as a primary: waiting for the member that has the primary's, "+
 			"started with --init existing; if this is all there is, promote it with pg_ctl promote first, stop it again, and start the sidecar")

@@ -573,6 +573,11 @@ func TestAdopt(t *testing.T) {
 		"nothing there":    {func(o *Observation) { o.Data = Data{State: DataEmpty, At: t0} }, nil, "nothing to adopt"},
 		"a peer's differ":  {func(o *Observation) { p := peer("pg3", 0); p.Status.SystemID = "8"; o.Peers = []schema.Peer{p} }, nil, "pg3 has its data"},
 		"an old standby's": {func(o *Observation) { p := peer("pg3", 0); p.Status.Epoch = 0; o.Peers = []schema.Peer{p} }, []Kind{PutInitialize}, "adopted"},
+		"a later primary's": {func(o *Observation) {
+			p := peer("pg3", 0)
+			p.Status.Epoch, p.Status.Timeline = 0, 4
+			o.Peers = []schema.Peer{p}
+		}, nil, "member pg3 has that of a later primary"},
 		"registered differ": {func(o *Observation) {
 			o.State.Members = []schema.Doc[schema.Member]{{Exists: true, Value: schema.Member{Name: "pg3", SystemID: "8"}}}
 		}, nil, "pg3 is registered"},
