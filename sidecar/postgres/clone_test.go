@@ -202,6 +202,30 @@ func TestReserveTimeline(t *testing.T) {
 	one.waitStreaming()
 }
 
+// The primary sees a copy in the making under a name that no synchronous set has.
+func TestACloneIsNoSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	one, two := newPrimary(t, "one"), newMember(t, "two")
+	var connects string
+	two.tools = tools{before: func(_ context.Context, c Command) (Result, bool, error) {
+		if c.Tool != "pg_basebackup" || strings.Contains(strings.Join(c.Args, " "), "--version") {
+			return Result{}, false, nil
+		}
+		for _, a := range c.Args {
+			if strings.HasPrefix(a, "--dbname=") {
+				connects = a
+			}
+		}
+		return Result{}, false, nil
+	}}
+	if err := two.Clone(t.Context(), two.cloneRequest(one)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(connects, "howdah clone for two") || strings.Contains(connects, "application_name=two") {
+		t.Errorf("it connects with %q", connects)
+	}
+}
+
 func TestCloneRefuses(t *testing.T) {
 	t.Parallel()
 	one, two := newPrimary(t, "one"), newMember(t, "two")

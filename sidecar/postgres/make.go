@@ -211,8 +211,10 @@ func (p *Postgres) checkStopped(ctx context.Context) error {
 
 func (p *Postgres) fillByClone(ctx context.Context, s dirSwap, r CloneRequest) error {
 	dir := s.newPath(workClone)
+	// Not by the member's name: with a slot pg_basebackup reports what it has flushed (ReceiveXlogStream, receivelog.c), which makes it a
+	// synchronous standby if it has the name of one. It would hold commits up, and acknowledge them into a copy that may yet be thrown away.
 	conninfo := []string{"host=" + quoteConninfo(r.From.Host), "port=" + strconv.Itoa(r.From.Port), "user=" + ReplicationRole,
-		"application_name=" + quoteConninfo(p.o.Name), "connect_timeout=5", "keepalives_idle=5", "keepalives_interval=2", "keepalives_count=5"}
+		"application_name=" + quoteConninfo("howdah clone for "+p.o.Name), "connect_timeout=5", "keepalives_idle=5", "keepalives_interval=2", "keepalives_count=5"}
 	if r.From.SSLMode != "" {
 		conninfo = append(conninfo, "sslmode="+r.From.SSLMode)
 	}
