@@ -277,6 +277,22 @@ func TestAnExpiredSessionDoesNotEndAReign(t *testing.T) {
 	}
 }
 
+// The watch may tell of our own taking the key again, under a new session, before the transaction is answered: the reign goes on.
+func TestTheKeyTakenAgainIsOurs(t *testing.T) {
+	o, m := holder()
+	o.Session = "s9"
+	o.Busy[SlotLock] = Seize
+	o.Lock.Index, o.Lock.Session, o.Lock.Leader.Session = 75, "s9", "s9"
+	p, m := Decide(o.at(100*time.Millisecond, 0), m)
+	if !m.Reign.Active || m.Reign.Index != 75 || m.Reign.Session != "s9" || slices.Contains(planned(p), StopNow) {
+		t.Errorf("%+v; planned %v", m.Reign, planned(p))
+	}
+	o.Lock.Session, o.Lock.Leader.Session = "s3", "s3" // a session that is not ours is somebody else's, whatever the record says
+	if _, m = Decide(o.at(200*time.Millisecond, 0), m); m.Reign.Active {
+		t.Error("it goes on under another's session")
+	}
+}
+
 func TestACrashIsRecoveredInPlaceIfThatIsQuick(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -86,6 +86,11 @@ func (d *decision) squareReign(v schema.LockView) {
 		r.WrittenPhase = v.Leader.Phase
 		r.Written = v.Leader.Members
 		r.Sync.Recorded = v.Leader.Sync
+	case own && d.o.Session != "" && v.HeldBy(d.o.Session):
+		// Our session had expired and we have taken the key again: the watch was quicker than the answer.
+		r.Session, r.Index, r.WrittenPhase = v.Session, v.Index, v.Leader.Phase
+		r.Written, r.Sync.Recorded = v.Leader.Members, v.Leader.Sync
+		d.m.Record.Session = v.Session
 	case own && !v.Held() && v.Leader.Phase != schema.PhaseReleased:
 		// The session expired and nobody has come: renew takes the key again, at this index.
 	case own && v.Leader.Phase == schema.PhaseReleased:

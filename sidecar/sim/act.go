@@ -217,7 +217,7 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 		report(true)
 	case decide.StartPrimary:
 		if !p.running() {
-			p.sync, p.former, p.closed = a.Sync, a.Sync, a.Closed && n.w.o.Mutate != WaitersForgotten
+			p.sync, p.former, p.closed = a.Sync, a.Sync, a.Closed
 		}
 		if !p.start(schema.RolePrimary, a.Epoch, a.Deadline, report) {
 			report(false)

@@ -67,7 +67,6 @@ const (
 	SyncSetFirst            Mutation = "a synchronous set in effect before it is recorded"
 	SyncNarrowedEarly       Mutation = "the record narrowed before the commits are there"
 	CandidateAlone          Mutation = "a candidate that has not seen enough of the set"
-	WaitersForgotten        Mutation = "clients let in before the waiting commits are there"
 	EmptyConsulIsNew        Mutation = "an empty consul read as a new cluster"
 	UnknownIsEmpty          Mutation = "an unknown data directory read as empty"
 	OldRecordBelieved       Mutation = "a record of an older epoch believed"

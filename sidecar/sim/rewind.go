@@ -10,8 +10,9 @@ import (
 // whatever ends the rewind then, the end of the sidecar that ordered it included, leaves it so.
 func (n *node) rewind(up *node, report func(decide.Certainty)) {
 	gen := n.gen
+	// A standby would serve it too; that it is not asked to is checked when it begins.
 	possible := func() bool {
-		return !n.pg.running() && up.pg.running() && !up.pg.starting && !up.frozen && n.w.connected(n.name, up.name)
+		return !n.pg.running() && up.pg.state == decide.ProcessRunning && !up.pg.starting && !up.stalled && !up.frozen && n.w.connected(n.name, up.name)
 	}
 	n.w.after(n.w.between(50*time.Millisecond, 500*time.Millisecond), func() {
 		n.pg.written(func() {
@@ -29,7 +30,7 @@ func (n *node) rewind(up *node, report func(decide.Certainty)) {
 			n.pg.valid, n.pg.half = false, true
 			n.w.after(n.w.between(50*time.Millisecond, time.Second), func() {
 				n.pg.written(func() {
-					if n.gen != gen || !n.up || n.w.chance(0.15) || !possible() {
+					if n.gen != gen || !n.up || n.w.chance(0.15) || !possible() || !up.pg.writable() {
 						n.w.tell("%s: a rewind ends half-way", n.name)
 						report(decide.Unclear)
 						return

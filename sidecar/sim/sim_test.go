@@ -143,7 +143,6 @@ func TestMutations(t *testing.T) {
 		{SyncSetFirst, nil, schema.SyncStrict, false},
 		{SyncNarrowedEarly, nil, schema.SyncStrict, false},
 		{CandidateAlone, nil, schema.SyncStrict, false},
-		{WaitersForgotten, []Fault{PostmasterKill, HostCrash, CutFromMembers}, schema.SyncStrict, false},
 		{EmptyConsulIsNew, []Fault{ConsulWiped, SidecarCrash}, "", false},
 		{UnknownIsEmpty, []Fault{LauncherSilent}, "", false},
 		{OldRecordBelieved, []Fault{ConsulRestored, Switchover, CutFromAll, HostCrash}, "", false},
