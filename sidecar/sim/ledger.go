@@ -192,8 +192,12 @@ func (l *ledger) missing(p *postgres) int {
 	return n
 }
 
-// staleReads checks the reads against what the last primary has.
+// staleReads checks the reads against what the last primary has. Where an operator has forced a failover, what was lost by one may come back by
+// the next.
 func (l *ledger) staleReads(p *postgres) {
+	if slices.ContainsFunc(l.w.struck, func(s struck) bool { return s.b.Kind == ForcedFailover }) {
+		return
+	}
 	for _, e := range p.wal {
 		if why, stale := l.unseen[e.id]; stale {
 			l.w.violate("stale read", "%s", why)
