@@ -84,6 +84,11 @@ type Result struct {
 	struck []struck
 }
 
+// restored reports whether an old backup of Consul was brought back.
+func (r Result) restored() bool {
+	return slices.ContainsFunc(r.struck, func(s struck) bool { return s.b.Kind == ConsulRestored })
+}
+
 // Run makes a world, breaks it for a while, lets it become whole, and reports.
 func Run(o Options) Result {
 	return run(o, func(w *World) {
