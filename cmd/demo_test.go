@@ -290,8 +290,8 @@ func psql(t *testing.T, url, sql string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// Not parallel: a child that another test is just starting holds a copy of the listening socket until its exec.
 func TestServeLockKeepsItsAddress(t *testing.T) {
-	t.Parallel()
 	p, err := claim(filepath.Join(t.TempDir(), "demo"), false)
 	if err != nil {
 		t.Fatal(err)
