@@ -40,9 +40,9 @@ func (d *decision) learnEpoch() {
 	switch r := d.m.Reign; {
 	case r.Active && e > r.Epoch && !d.alive():
 		d.endReign(fmt.Sprintf("epoch %d is known, and the lease of epoch %d has run out", e, r.Epoch))
-	case r.Active && e > r.Epoch && r.Found != schema.Never && d.o.Process.Gone():
+	case r.Active && e > r.Epoch && r.Found != schema.Never && d.unserving():
 		// The record is one that an old backup of Consul has brought back: whoever reigned since may have commits that we lack.
-		d.endReign(fmt.Sprintf("epoch %d is known, and the record of epoch %d was found again with no postgres running", e, r.Epoch))
+		d.endReign(fmt.Sprintf("epoch %d is known, and the record of epoch %d was found again with no primary running", e, r.Epoch))
 	}
 }
 
@@ -272,7 +272,7 @@ func (d *decision) learnSeize(out Outcome) {
 				d.rests(out.Action.Evidence)
 			}
 			r.Session, r.Index, r.RenewedAt = l.Session, out.View.Index, out.View.AskedAt
-			r.Deadline = schema.Latest(r.Deadline, deadline)
+			d.prolong(deadline)
 			r.Lease = l.Lease
 			r.Written, r.Attempted, r.WrittenPhase, r.Sync.Recorded = l.Members, nil, l.Phase, l.Sync
 			d.m.Record.Session = l.Session
@@ -301,7 +301,7 @@ func (d *decision) learnRenew(out Outcome) {
 	case OK:
 		r.Epoch, r.Index, r.RenewedAt, r.WrittenPhase = l.Epoch, out.View.Index, out.View.AskedAt, l.Phase
 		r.Written, r.Attempted, r.Sync.Recorded, r.Lease = l.Members, nil, l.Sync, l.Lease
-		r.Deadline = schema.Latest(r.Deadline, out.View.AskedAt.Add(l.Lease.D()))
+		d.prolong(out.View.AskedAt.Add(l.Lease.D()))
 		d.m.Record.Epoch = max(d.m.Record.Epoch, r.Epoch)
 		d.m.Record.Reigned = r.Epoch
 		r.Promises = nil
@@ -311,6 +311,16 @@ func (d *decision) learnRenew(out Outcome) {
 			d.m.ReadAt = schema.Never
 		}
 	}
+}
+
+// prolong moves the deadline of our reign. A lease that had run out meanwhile is not simply in force again: while it was not,
+// somebody may have reigned of whom this Consul knows nothing any more.
+func (d *decision) prolong(deadline schema.Instant) {
+	r := &d.m.Reign
+	if r.Deadline != schema.Never && !d.alive() {
+		r.Found = d.o.Now
+	}
+	r.Deadline = schema.Latest(r.Deadline, deadline)
 }
 
 // learnPostgres keeps what a stopped Postgres can no longer tell.

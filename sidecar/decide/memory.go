@@ -115,7 +115,8 @@ type Reign struct {
 	Marks []Mark
 	// Since is when the reign, or its present phase, began.
 	Since schema.Instant
-	// Found is when the reign was taken from a record after a restart of the sidecar; Never for one that we began.
+	// Found is when a record gave us the reign back: after a restart of the sidecar, or after our lease had run out. Never for one that
+	// has been in force ever since we began it.
 	Found schema.Instant
 	// Written are the members named in our newest answered write, Attempted those in a write whose
 	// outcome is not known. Promises are asked of both.

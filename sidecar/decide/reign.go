@@ -148,6 +148,8 @@ func (d *decision) promote() {
 		d.say(schema.StatePromoting, "waiting for the lease to be confirmed")
 	case d.o.Now.Before(d.m.PromisedUntil):
 		d.say(schema.StatePromoting, "waiting until the promise to the last primary has run out")
+	case d.strange():
+		return
 	case r.WrittenPhase == schema.PhaseFollowing: // nobody else may begin the same timeline, nor go on following
 		d.say(schema.StatePromoting, "waiting until the leader record says that the cluster follows nobody any more")
 	case d.diskSilent() && d.heir() != "" && sql.InRecovery:

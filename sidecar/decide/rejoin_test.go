@@ -154,3 +154,54 @@ func TestALookDelaysNothing(t *testing.T) {
 		}
 	}
 }
+
+// A reign whose lease had run out is in force again, by a renewal: it may be that of a restored Consul. Postgres is started once every
+// member has been heard since, or a lease later, and not at all if one of them knows a newer epoch.
+func TestALapsedReignAsksAround(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		heard   bool
+		epoch   schema.Epoch
+		after   time.Duration
+		starts  bool
+		reigns  bool
+		running bool
+	}{
+		{name: "nobody heard", reigns: true},
+		{name: "all heard, nothing newer", heard: true, epoch: 4, starts: true, reigns: true},
+		{name: "all heard, a newer epoch", heard: true, epoch: 5},
+		{name: "a lease later", after: lease + time.Millisecond, starts: true, reigns: true},
+		{name: "a primary that runs", running: true, reigns: true},
+	} {
+		o, m := holder()
+		lapsed := lease + 300*time.Millisecond
+		o = o.at(lapsed, lapsed-10*time.Millisecond)
+		if !c.running {
+			o.Process.State, o.Process.Armed, o.SQL = ProcessStopped, false, SQL{}
+		}
+		view := o.Lock
+		view.Index++
+		o.Lock = view
+		o.Done = []Outcome{{Action: Action{Kind: Renew, Leader: view.Leader}, Result: OK, View: view}}
+		_, m = Decide(o, m)
+		if m.Reign.Found != o.Now {
+			t.Fatalf("%s: found %d, want %d", c.name, m.Reign.Found, o.Now)
+		}
+		o.Done = nil
+		o = o.at(lapsed+c.after+20*time.Millisecond, lapsed+c.after+10*time.Millisecond)
+		m.Reign.Deadline = o.Now.Add(lease)
+		o.Process.At, o.Data.At = o.Now, o.Now
+		o.Peers = nil
+		for _, name := range []string{"pg2", "pg3"} {
+			peer := schema.Peer{Name: name, Liveness: schema.LivenessAlive, HeardAt: t0}
+			if c.heard {
+				peer.HeardAt, peer.Status.Epoch = o.Now, c.epoch
+			}
+			o.Peers = append(o.Peers, peer)
+		}
+		p, m := Decide(o, m)
+		if got := slices.Contains(planned(p), StartPrimary); got != c.starts || m.Reign.Active != c.reigns {
+			t.Errorf("%s: starts %t, reigns %t: planned %v, %s", c.name, got, m.Reign.Active, planned(p), p.Reason)
+		}
+	}
+}

@@ -113,25 +113,30 @@ func (d *decision) revive() {
 	}
 }
 
-// strange reports a reign that was found in Consul after a restart, with Postgres gone, while somebody has not been heard of who may
-// know a newer epoch: Consul may have been restored from a backup. A lease later it is believed.
+// strange reports a reign that a record gave back to us, after a restart or after our lease had run out, with no primary running, while
+// somebody has not been heard of since who may know a newer epoch: Consul may have been restored from a backup. A lease later it is believed.
 func (d *decision) strange() bool {
 	r := d.m.Reign
-	if r.Found == schema.Never || d.o.Now.Sub(r.Found) > d.o.lease() {
+	if r.Found == schema.Never || d.o.Now.Sub(r.Found) > d.o.lease() || !d.unserving() {
 		return false
 	}
 	for _, name := range union(d.m.Record.Members, d.o.memberNames()) {
-		if name != d.o.Name && d.o.peer(name).Liveness == schema.LivenessUnknown {
-			d.say(schema.StateWaiting, "postgres is gone, and %s has not been heard of since the sidecar started: it may know of a newer epoch", name)
+		if name != d.o.Name && d.o.peer(name).HeardAt <= r.Found {
+			d.say(schema.StateWaiting, "no primary runs here, and %s has not been heard of since the record gave epoch %d back: it may know of a newer one", name, r.Epoch)
 			return true
 		}
 	}
 	return false
 }
 
+// unserving reports that our Postgres accepts no writes, so that waiting ends nobody's session.
+func (d *decision) unserving() bool {
+	return d.o.Process.Gone() || d.o.SQL.Answers() && d.o.SQL.InRecovery
+}
+
 // startInPlace starts the Postgres of this reign again. It reports whether that is under way.
 func (d *decision) startInPlace(why string) bool {
-	if d.o.Busy[SlotPostgres] != "" || d.stale(StartPrimary) || !d.alive() || !d.syncBeforehand() {
+	if d.o.Busy[SlotPostgres] != "" || d.stale(StartPrimary) || !d.alive() || d.strange() || !d.syncBeforehand() {
 		return false
 	}
 	r := d.m.Reign

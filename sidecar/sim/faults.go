@@ -70,6 +70,7 @@ const (
 	EmptyConsulIsNew        Mutation = "an empty consul read as a new cluster"
 	UnknownIsEmpty          Mutation = "an unknown data directory read as empty"
 	OldRecordBelieved       Mutation = "a record of an older epoch believed"
+	LapsedBelieved          Mutation = "a reign whose lease had run out taken up again at once"
 	RouterForgets           Mutation = "a router that forgets the newest epoch"
 )
 
@@ -82,11 +83,6 @@ type Result struct {
 	Reigns, Acked, Missing int
 
 	struck []struck
-}
-
-// restored reports whether an old backup of Consul was brought back.
-func (r Result) restored() bool {
-	return slices.ContainsFunc(r.struck, func(s struck) bool { return s.b.Kind == ConsulRestored })
 }
 
 // Run makes a world, breaks it for a while, lets it become whole, and reports.

@@ -55,6 +55,8 @@ func (n *node) mutate() {
 		if foreign && l.Leader.Epoch < n.memory.Record.Epoch {
 			l.Leader.Epoch = n.memory.Record.Epoch
 		}
+	case LapsedBelieved:
+		n.memory.Reign.Found = schema.Never
 	case StrangersStand:
 		if foreign && !slices.Contains(l.Leader.Members, n.name) {
 			l.Leader.Members = append(slices.Clone(l.Leader.Members), n.name)
