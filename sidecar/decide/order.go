@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 
 	"howdah/consul/schema"
 )
@@ -251,7 +252,13 @@ func (d *decision) restartPrimary() bool {
 // visible. After SIGQUIT nobody was told anything, and clients are kept out until the standbys have it.
 func (d *decision) commitsWait() bool {
 	set := d.m.Reign.Sync.Applied
-	return set.Need > 0 && !d.have(set, 0)
+	n := 0
+	for _, r := range d.o.SQL.Replicas {
+		if r.Streaming && slices.Contains(set.Standbys, r.Name) { // PostgreSQL counts no standby that still catches up
+			n++
+		}
+	}
+	return n < set.Need
 }
 
 // checkpointed reports that the checkpoint that was asked for under this name has ended, however it did.

@@ -79,6 +79,10 @@ func TestOrders(t *testing.T) {
 			m.Reign.Sync.Applied = schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}
 			o.SQL.Replicas = []Replica{{Name: "pg2", Streaming: true}}
 		}, []Kind{StopFast}, StepStop, false, ""},
+		{"commits wait for one that catches up", holder, restart, StepStop, func(o *Observation, m *Memory) {
+			m.Reign.Sync.Applied = schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}
+			o.SQL.Replicas = []Replica{{Name: "pg2"}}
+		}, []Kind{StopNow}, StepStop, false, ""},
 		{"stopped, and not looked at since", holder, restart, StepStop, func(o *Observation, _ *Memory) {
 			gone(o, ProcessStopped)
 			o.Data.At = t0
