@@ -95,7 +95,7 @@ func TestWithPostgres(t *testing.T) {
 	for name, f := range map[string]func(*testing.T, *cluster){
 		"psql": testPsql, "routes": testRoutes, "copy": testCopy, "notify": testNotify, "cancel": testCancel,
 		"large rows": testLargeRows, "pgbench": testPgbench, "replication": testReplication,
-		"wrong password": testWrongPassword, "vanishing client": testVanishingClient, "options": testOptions, "tls": testTLS,
+		"wrong password": testWrongPassword, "vanishing client": testVanishingClient, "options": testOptions, "tls": testTLS, "cancelled wait": testCancelledWait,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, c) })
 	}

@@ -2,8 +2,8 @@
 // goroutine and reads no clock: it is shown the bytes of either direction and orders what becomes
 // of them, so that every hazard of the protocol is a table in its tests and any driver can run it.
 //
-// It forwards every byte as it came, with one exception: the server's BackendKeyData, which the
-// router replaces by a key of its own.
+// It forwards every byte as it came, with two exceptions: the server's BackendKeyData, which the
+// router replaces by a key of its own, and the success of a commit that no standby has confirmed.
 package session
 
 import (
@@ -41,6 +41,8 @@ const MaxFetch = wire.HeaderSize + peekText
 const (
 	peekText  = 512
 	peekError = 128
+	// peekNotice is enough for the warning that is looked for, in any language.
+	peekNotice = 512
 )
 
 // Hooks are called from within FromServer. They must not block, nor call the Session.
@@ -91,6 +93,9 @@ type Session struct {
 	executed bool
 
 	statements statements
+	withhold   withhold
+	// dropping: serverLeft is of a message that the client does not get.
+	dropping   bool
 	insert     []byte
 	fatal      bool
 	terminated bool
@@ -122,7 +127,7 @@ func (s *Session) Replicating() bool { return s.copy == copyBoth }
 
 // MidMessage reports whether the client has been sent the beginning of a message and not its end:
 // then nothing of the router's own may be written to it.
-func (s *Session) MidMessage() bool { return s.serverLeft > 0 }
+func (s *Session) MidMessage() bool { return s.serverLeft > 0 && !s.dropping }
 
 // Terminated reports whether the client has said goodbye.
 func (s *Session) Terminated() bool { return s.terminated }
@@ -168,6 +173,12 @@ func (s *Session) FromClient(b []byte) Order {
 func (s *Session) FromServer(b []byte) Order {
 	i := 0
 	for i < len(b) {
+		if s.dropping && s.serverLeft > 0 {
+			if i > 0 {
+				break
+			}
+			return s.drop(len(b))
+		}
 		if s.serverLeft > 0 {
 			n := min(s.serverLeft, len(b)-i)
 			i += n
@@ -192,6 +203,14 @@ func (s *Session) FromServer(b []byte) Order {
 					}
 					return s.replaceKey(rest[:h.Size()])
 				}
+				if s.withhold != withholdNothing {
+					if i > 0 {
+						break
+					}
+					if o, ok := s.withheld(h, rest[wire.HeaderSize:need]); ok {
+						return o
+					}
+				}
 				s.onServer(h, rest[wire.HeaderSize:need])
 				s.serverLeft = h.Size()
 				continue
@@ -203,6 +222,14 @@ func (s *Session) FromServer(b []byte) Order {
 		return Order{Verb: Fetch, N: need}
 	}
 	return Order{Verb: Forward, N: i}
+}
+
+// drop orders that what is there of a message, of n bytes shown, goes nowhere.
+func (s *Session) drop(n int) Order {
+	n = min(s.serverLeft, n)
+	s.serverLeft -= n
+	s.dropping = s.serverLeft > 0
+	return Order{Verb: Skip, N: n}
 }
 
 // clientPeek is how much of the body must be seen before the message goes on.
@@ -240,6 +267,8 @@ func (s *Session) serverPeek(h wire.Header) (int, *wire.Error) {
 		}
 	case 'E':
 		exact = min(body, peekError)
+	case 'N':
+		exact = min(body, peekNotice)
 	}
 	return exact, nil
 }
@@ -273,6 +302,8 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 		if s.hooks.Error != nil {
 			s.hooks.Error(code, fatal)
 		}
+	case 'N':
+		s.onNotice(body)
 	case 'R':
 		if s.phase == phaseAuthenticating && body[0]|body[1]|body[2]|body[3] == 0 {
 			s.phase = phaseStarting

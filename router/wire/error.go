@@ -95,6 +95,22 @@ func PeekError(body []byte) (code string, fatal bool) {
 	return code, fatal
 }
 
+// PeekField returns one field of the body of an ErrorResponse or NoticeResponse, nil if it is not there. The beginning of the body will
+// do, if the field is whole in it.
+func PeekField(body []byte, field byte) []byte {
+	for len(body) > 1 && body[0] != 0 {
+		end := bytes.IndexByte(body[1:], 0)
+		if end < 0 {
+			break
+		}
+		if body[0] == field {
+			return body[1 : 1+end]
+		}
+		body = body[end+2:]
+	}
+	return nil
+}
+
 // ParseError reads the body of an ErrorResponse that was read whole.
 func ParseError(body []byte) (Error, error) {
 	var e Error
