@@ -29,6 +29,10 @@ type Router struct {
 	Consul ConsulOptions
 	Gossip GossipOptions
 	Log    LogOptions
+	// RouterPassword is the password of the role howdah_router, RouterPasswordFile a file with it. Neither: the router asks servers
+	// nothing itself.
+	RouterPassword     options.Secret
+	RouterPasswordFile string
 
 	stdio Stdio
 }
@@ -51,6 +55,15 @@ func (c *Router) Declare(s *options.Set) {
 	s.Duration(&c.FailoverWait, "failover-wait", "how long a new session waits for a server", 0, anyTime)
 	s.Int(&c.MaxClients, "max-clients", "how many sessions are admitted", 0, anyNumber)
 	s.Bool(&c.ReadOnlyFallback, "read-only-fallback", "the primary serves reads where no standby may")
+	s.Group("The router's own connections")
+	s.String(&c.RouterPasswordFile, "router-password-file", "a file with the password of the role howdah_router (router of the members' --secrets-dir); read at each connect", options.Placeholder("FILE"))
+	s.Secret(&c.RouterPassword, "router-password", "the password itself")
+	s.Check(func() []options.Problem {
+		if c.RouterPassword == "" || c.RouterPasswordFile == "" {
+			return nil
+		}
+		return []options.Problem{s.Problem("router-password-file", "the password is given by "+options.EnvironmentName("router-password")+" too; give one of them")}
+	})
 	s.Group("TLS for clients")
 	s.String((*string)(&c.TLSMode), "tls-mode", "whether clients may or must use TLS: disable, allow or require")
 	s.String(&c.TLSCertFile, "tls-cert-file", "a PEM certificate with its chain; read again when it changes", options.Placeholder("FILE"))
@@ -86,6 +99,9 @@ func (c *Router) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("gossip-key-file: %w", err)
 	}
+	if c.OwnPassword, err = c.ownPassword(); err != nil {
+		return fmt.Errorf("router-password-file: %w", err)
+	}
 	client, err := c.Consul.client(c.Cluster, log)
 	if err != nil {
 		return err
@@ -113,6 +129,23 @@ func (c *Router) Run(ctx context.Context) error {
 		return err
 	}
 	return r.Run(ctx)
+}
+
+// ownPassword returns what gives the password of the role howdah_router; nil if none is configured. A file is read each time, so that
+// it may change, and now, so that a mistake shows at the start.
+func (c *Router) ownPassword() (func() (string, error), error) {
+	switch {
+	case c.RouterPassword != "":
+		return func() (string, error) { return c.RouterPassword.Reveal(), nil }, nil
+	case c.RouterPasswordFile == "":
+		return nil, nil
+	}
+	read := func() (string, error) {
+		secret, err := readSecretFile(c.RouterPasswordFile)
+		return secret.Reveal(), err
+	}
+	_, err := read()
+	return read, err
 }
 
 func leave(d *detector.Detector, log *zap.Logger) {

@@ -28,6 +28,8 @@ type metrics struct {
 	moved     *prometheus.Desc
 	epoch     *prometheus.Desc
 	primaryUp *prometheus.Desc
+	ownOpen   *prometheus.Desc
+	ownDialed *prometheus.Desc
 	r         *Router
 
 	mu    sync.Mutex
@@ -61,6 +63,8 @@ func newMetrics(r *Router) *metrics {
 		moved:     prometheus.NewDesc("howdah_router_bytes_total", "Bytes relayed, by who sent them (client or server).", []string{"from"}, nil),
 		epoch:     prometheus.NewDesc("howdah_router_epoch", "The newest epoch seen.", nil, nil),
 		primaryUp: prometheus.NewDesc("howdah_router_primary_known", "1 if a primary is known that takes sessions.", nil, nil),
+		ownOpen:   prometheus.NewDesc("howdah_router_own_connections", "The router's own connections to servers now.", nil, nil),
+		ownDialed: prometheus.NewDesc("howdah_router_own_connects_total", "Attempts to open one of the router's own connections, by result (ok or failed).", []string{"result"}, nil),
 	}
 	m.registry.MustRegister(m.sessions, m.waits, m.errors, m.reroutes, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -68,7 +72,7 @@ func newMetrics(r *Router) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp} {
+	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp, m.ownOpen, m.ownDialed} {
 		ch <- d
 	}
 }
@@ -90,6 +94,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		known = 1
 	}
 	ch <- prometheus.MustNewConstMetric(m.primaryUp, prometheus.GaugeValue, known)
+	asking := m.r.own.Stats()
+	ch <- prometheus.MustNewConstMetric(m.ownOpen, prometheus.GaugeValue, float64(asking.Open))
+	ch <- prometheus.MustNewConstMetric(m.ownDialed, prometheus.CounterValue, float64(asking.Opened), "ok")
+	ch <- prometheus.MustNewConstMetric(m.ownDialed, prometheus.CounterValue, float64(asking.Failed), "failed")
 }
 
 func (m *metrics) admitted(of route.Route) { m.sessions.WithLabelValues(string(of)).Inc() }

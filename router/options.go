@@ -44,6 +44,10 @@ type Options struct {
 	// FarewellTimeout bounds the writing of a last error to a client that may not read.
 	FarewellTimeout time.Duration
 
+	// OwnPassword gives the password of the role howdah_router, with which the router itself asks servers what no client session may
+	// be used to ask (package own). It is called for every attempt to connect. Nil: what needs that is off.
+	OwnPassword func() (string, error)
+
 	// MaxClients is the number of sessions admitted; the next client is refused with 53300.
 	MaxClients int
 	// ReadOnlyFallback lets the primary serve ro sessions where no standby may.

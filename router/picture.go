@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
+	"howdah/router/own"
 	"howdah/router/topology"
 )
 
@@ -93,8 +94,21 @@ func (r *Router) learnOnce() {
 	r.sessions.memory = mem
 	before := r.picture.now.Load()
 	r.picture.set(&t)
+	r.own.Set(askable(&t))
 	r.sweep(&t)
 	r.note(before, &t)
+}
+
+// askable are the servers of t that the router may ask things itself.
+func askable(t *topology.Topology) []own.Server {
+	var servers []own.Server
+	if p := t.Primary; p != nil {
+		servers = append(servers, own.Server{Member: p.Member, Address: p.Address, Epoch: t.Epoch})
+	}
+	for _, s := range t.Standbys {
+		servers = append(servers, own.Server{Member: s.Member, Address: s.Address})
+	}
+	return servers
 }
 
 // sweep ends the sessions of every server that may not keep them.

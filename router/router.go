@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
+	"howdah/router/own"
 	"howdah/router/route"
 	"howdah/router/wire"
 )
@@ -48,6 +49,7 @@ type Router struct {
 
 	picture  picture
 	sessions *registry
+	own      *own.Connections
 	events   eventLog
 	metrics  *metrics
 
@@ -61,6 +63,9 @@ type Router struct {
 // maxUnstarted is how many connections may be in their startup packet at one time, beyond the
 // clients admitted: a bound on what strangers can hold open.
 const maxUnstarted = 1000
+
+// ownTimeout bounds each question that the router itself asks a server.
+const ownTimeout = 5 * time.Second
 
 // New checks o and opens the listeners, so that a port in use is an error here and not later. A
 // Router that was made must be run: Run closes what New opened.
@@ -76,6 +81,9 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		listeners: map[route.Route]net.Listener{},
 		sessions:  newRegistry(),
 	}
+	r.own = own.New(own.Options{
+		Password: o.OwnPassword, Router: o.Name, DialTimeout: o.DialTimeout, Timeout: ownTimeout, Now: now, Log: log.Named("own"),
+	})
 	r.picture.init()
 	r.metrics = newMetrics(r)
 	var err error
@@ -114,6 +122,9 @@ func (r *Router) Run(ctx context.Context) error {
 	defer stop()
 
 	failed := make(chan error, 1+len(r.listeners))
+	if !r.own.Enabled() {
+		r.log.Info("no password for the role " + own.Role + " is given (router-password-file): what the router would ask servers itself is off")
+	}
 	r.learnOnce()
 	var support, accepting sync.WaitGroup
 	support.Go(func() { r.learn(serving) })
@@ -139,6 +150,7 @@ func (r *Router) Run(ctx context.Context) error {
 	r.work.Wait()
 	closeAPI()
 	support.Wait()
+	r.own.Close()
 	r.log.Info("router has stopped")
 	return err
 }

@@ -216,7 +216,7 @@ func (c *Cluster) newRouter(h *Host) (*Router, error) {
 	}
 	args := []string{c.path("howdah"), "router", "--cluster", Name, "--name", r.Name, "--listen", r.Listen(), "--listen-ro", r.ReadOnly(),
 		"--api-listen", h.Address + ":" + routerAPI, "--gossip-listen", h.Address + ":" + routerGossip, "--gossip-join", c.seeds(nil),
-		"--gossip-key-file", c.path("secrets", "gossip.key"), "--consul-addr", "http://127.0.0.1:" + consulPort}
+		"--gossip-key-file", c.path("secrets", "gossip.key"), "--router-password-file", c.path("secrets", "router"), "--consul-addr", "http://127.0.0.1:" + consulPort}
 	r.router = c.kept(h, "router", &c.user, syscall.SIGKILL, append(args, c.o.RouterFlags...)...)
 	return r, nil
 }

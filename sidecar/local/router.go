@@ -29,7 +29,7 @@ func (c *Cluster) newRouter(l layout) *Router {
 	r.process = &process{name: "the router", log: r.Log, logger: c.o.Log, make: func() *exec.Cmd {
 		args := append([]string{"router", "--name", r.Name, "--listen", r.Listen, "--listen-ro", r.ReadOnly, "--api-listen", r.API,
 			"--gossip-listen", l.Router.Gossip, "--gossip-join", c.seeds(""), "--gossip-key-file", c.SecretFile("gossip.key"),
-			"--drain-timeout", "1s"}, c.consulFlags()...)
+			"--router-password-file", c.SecretFile("router"), "--drain-timeout", "1s"}, c.consulFlags()...)
 		return c.command(syscall.SIGKILL, append(args, c.o.RouterFlags...)...)
 	}}
 	return r
