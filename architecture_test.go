@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"howdah/router/own":             {"consul/schema"},
 	"howdah/router/route":           {},
 	"howdah/router/route/statement": {},
+	"howdah/router/scram":           {"router/wire"},
 	"howdah/router/session":         {"router/route", "router/wire"},
 	"howdah/router/topology":        {"consul/schema"},
 	"howdah/router/wire":            {},
