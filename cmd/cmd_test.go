@@ -253,6 +253,20 @@ func TestVersionSaysWhatMembersPublish(t *testing.T) {
 	}
 }
 
+func TestCloneWithoutRoomIsOneOfTwo(t *testing.T) {
+	for value, fine := range map[string]bool{"keep": true, "remove-first": true, "": false, "remove": false} {
+		sidecar := NewSidecar(Stdio{})
+		sidecar.Cluster, sidecar.Name, sidecar.DataDir, sidecar.PostgresAdvertise = "main", "a", "/data", "10.0.0.1:5432"
+		if sidecar.CloneWithoutRoom != "keep" {
+			t.Fatalf("the default is %q", sidecar.CloneWithoutRoom)
+		}
+		sidecar.CloneWithoutRoom = value
+		if err := sidecar.Validate(); (err == nil) != fine || err != nil && !strings.Contains(err.Error(), "choose keep or remove-first") {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
+
 func TestSidecarRestoreOptionsGoTogether(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Sidecar)

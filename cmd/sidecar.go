@@ -19,6 +19,12 @@ const sidecarLong = `Keeps one member of a cluster: it drives the Postgres that 
 holds or watches the lock in Consul, and follows or takes over as the cluster needs. Postgres runs on while
 the sidecar is restarted.`
 
+// The values of --clone-without-room.
+const (
+	keepCopy    = "keep"
+	removeFirst = "remove-first"
+)
+
 // Sidecar runs one member's sidecar.
 type Sidecar struct {
 	// Cluster and Name say which member of which cluster this is; DataDir is its data directory, as the launcher
@@ -38,6 +44,8 @@ type Sidecar struct {
 	// Restore* are the options of schema.InitRestore; see postgres.RestoreOptions.
 	RestoreCommand, RestoreFetch, RestoreTarget, RestoreTargetTimeline string
 	RestoreTargetInclusive                                             bool
+	// CloneWithoutRoom says what becomes of the old directory where two have no room: keepCopy or removeFirst.
+	CloneWithoutRoom string
 	// Priority, NoFailover, NoSync, NoLoadBalance and CloneFrom are the member's tags.
 	Priority                                     int
 	NoFailover, NoSync, NoLoadBalance, CloneFrom bool
@@ -54,7 +62,7 @@ func NewSidecar(stdio Stdio) *Sidecar {
 	return &Sidecar{
 		LaunchSocket: defaultLaunchSocket, PostgresListen: "0.0.0.0:5432", PostgresSocketDir: defaultPostgresSocketDir,
 		Gossip: GossipOptions{Listen: "0.0.0.0:7946"}, APIListen: "0.0.0.0:8008",
-		SecretsDir: "/etc/howdah/secrets", RegisterService: true, Init: schema.InitNew,
+		SecretsDir: "/etc/howdah/secrets", RegisterService: true, Init: schema.InitNew, CloneWithoutRoom: keepCopy,
 		RestoreTarget: "latest", RestoreTargetTimeline: "latest", RestoreTargetInclusive: true, Log: defaultLog(), stdio: stdio,
 	}
 }
@@ -71,6 +79,8 @@ func (c *Sidecar) Declare(s *options.Set) {
 	s.String(&c.Init, "init", "the first data of a cluster that is not initialised: new (initdb), existing (adopt the primary's directory that is here) or restore (from a backup)",
 		options.OneOf(schema.InitNew, schema.InitExisting, schema.InitRestore))
 	c.declareRestore(s)
+	s.String(&c.CloneWithoutRoom, "clone-without-room", "where the disk has no room for a clone beside the old directory: keep (wait for room) or remove-first (clone once the old one is gone; until then this member has no copy)",
+		options.OneOf(keepCopy, removeFirst))
 	s.Int(&c.Priority, "priority", "orders candidates before their LSN does, higher first", -1000, 1000)
 	s.Bool(&c.NoFailover, "nofailover", "this member never becomes the primary")
 	s.Bool(&c.NoSync, "nosync", "no commit waits for this member")

@@ -60,7 +60,8 @@ func (c *Sidecar) Run(ctx context.Context) error {
 	}()
 	s, err := sidecar.New(sidecar.Options{
 		Cluster: c.Cluster, Name: c.Name, DataDir: c.DataDir, Addresses: m.addresses, Tags: m.tags, Bootstrap: m.bootstrap, Init: c.Init,
-		Version: buildVersion(), Instance: instance, Log: m.log,
+		RemoveFirst: c.CloneWithoutRoom == removeFirst,
+		Version:     buildVersion(), Instance: instance, Log: m.log,
 	}, sidecar.Deps{
 		Lock: m.consul, Documents: m.consul, Gossip: memberGossip{gossip, m.log.Named("gossip")}, Launcher: m.launcher, Server: server,
 		Register: c.register(m), Refused: unchanged,

@@ -153,7 +153,7 @@ func (l *loop) seeData(at schema.Instant, found postgres.DataDir, err error) {
 	case found.State == postgres.DirForeign:
 		d.State, d.Detail = decide.DataForeign, l.s.o.DataDir+" holds something that is not a PostgreSQL data directory"
 	case found.State == postgres.DirIncomplete:
-		d.State = decide.DataIncomplete
+		d.State, d.Removed = decide.DataIncomplete, found.Removed
 	default:
 		d.State = decide.DataValid
 		d.Timeline = found.Timeline

@@ -27,8 +27,10 @@ type Options struct {
 	Bootstrap schema.ClusterConfig
 	// Init is what becomes of a cluster that is not initialised: schema.InitNew (also if empty), schema.InitExisting or
 	// schema.InitRestore.
-	Init    string
-	Version string
+	Init string
+	// RemoveFirst lets the data directory go before the clone that replaces it is made, where two have no room.
+	RemoveFirst bool
+	Version     string
 	// Instance is made anew at each start; empty has New make one.
 	Instance string
 	Log      *zap.Logger
@@ -76,7 +78,7 @@ func New(o Options, d Deps) (*Sidecar, error) {
 		wakeFiles: make(chan struct{}, 1),
 	}
 	s.loop.obs = decide.Observation{
-		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Init: o.Init, Session: rec.Session,
+		Name: o.Name, Addresses: o.Addresses, Tags: o.Tags, Config: o.Bootstrap, Init: o.Init, RemoveFirst: o.RemoveFirst, Session: rec.Session,
 		Data:    decide.Data{State: decide.DataUnknown, Detail: "not looked at yet"},
 		Process: decide.Process{State: decide.ProcessUnknown, Detail: "not asked yet"},
 		SQL:     decide.SQL{State: decide.SQLUnknown},

@@ -344,7 +344,7 @@ func (a *answer) sentence(e schema.Event) string {
 		return fmt.Sprintf("%s counted the lease as run out: %s.", e.By, e.Detail)
 	case schema.EventBarred:
 		return fmt.Sprintf("%s did not stand: %s.", e.By, e.Detail)
-	case schema.EventActionFail:
+	case schema.EventActionFail, schema.EventRemoved:
 		return fmt.Sprintf("%s: %s.", e.By, e.Detail)
 	case schema.EventOrdered:
 		return fmt.Sprintf("%s, as an operator had ordered: %s.", e.By, e.Detail)

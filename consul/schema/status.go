@@ -61,6 +61,7 @@ const (
 	EventReleased   EventKind = "released"      // a planned release
 	EventFollowing  EventKind = "following"     // a standby streams from a (new) primary
 	EventCloned     EventKind = "cloned"        // a clone is complete
+	EventRemoved    EventKind = "removed"       // a member without room for two removed its own copy, to be cloned
 	EventRewound    EventKind = "rewound"       // a rewind onto the primary's history is complete
 	EventInitdb     EventKind = "initialized"   // the first initdb is complete
 	EventPromise    EventKind = "promised"      // a lease is extended by promises, without Consul

@@ -40,7 +40,11 @@ func (d *decision) clone(up Upstream, why string) {
 		d.say(schema.StateWaiting, "waiting to clone from %s: %s; %s", c.From.Member, wait, why)
 		return
 	}
-	d.do(Action{Kind: Clone, From: c.From, Holder: up, Why: why})
+	a := Action{Kind: Clone, From: c.From, Holder: up, Why: why}
+	if a.Keeps = d.keepsCopy(up); d.o.RemoveFirst && a.Keeps == "" {
+		a.RemoveFirst, a.At = true, d.o.Lock
+	}
+	d.do(a)
 	d.say(schema.StateCloning, "cloning from %s: %s", c.From.Member, why)
 }
 
@@ -51,7 +55,11 @@ func (d *decision) tellClone() {
 	switch {
 	case d.o.Busy[SlotPostgres] == Clone:
 		d.plan.CloneFrom = c.From.Member
-		d.plan.State, d.plan.Reason = schema.StateCloning, fmt.Sprintf("cloning from %s: %s", c.From.Member, c.Why)
+		why := c.Why
+		if d.o.Data.Removed && why != removedCopy {
+			why = removedCopy + "; " + why
+		}
+		d.plan.State, d.plan.Reason = schema.StateCloning, fmt.Sprintf("cloning from %s: %s", c.From.Member, why)
 	case d.plan.CloneFrom == "":
 		*c = Cloning{}
 	}

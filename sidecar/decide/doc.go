@@ -20,4 +20,5 @@
 //	I3  Record.Epoch is the maximum of every epoch ever seen; a reign begins at Record.Epoch+1
 //	I5  unknown      =>  no Clone, no Initdb, no Restore, no Release
 //	I7  Clone        =>  another member serves, with the lock, under the same system identifier
+//	    RemoveFirst  =>  besides, it is heard of and its lease is in force, no commit counts on our copy, and the operator has said so
 package decide

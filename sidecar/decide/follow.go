@@ -29,12 +29,12 @@ func (d *decision) follow() {
 	d.plan.Hurry = l.Phase == schema.PhaseStopping
 	switch {
 	case (d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete) && d.paused():
-		d.say(schema.StateWaiting, "the data directory is %s and the cluster is paused%s: howdah reinit clones it", d.o.Data.State, d.pausedBy())
+		d.say(schema.StateWaiting, "%s, and the cluster is paused%s: howdah reinit clones it", d.without(), d.pausedBy())
 	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
 		if serves {
-			d.clone(up, "the data directory is empty")
+			d.clone(up, d.without())
 		}
-		d.say(schema.StateWaiting, "waiting for %s to serve, to clone from it", l.Member)
+		d.say(schema.StateWaiting, "waiting for %s to serve, to clone from it: %s", l.Member, d.without())
 	case d.o.Process.Gone():
 		d.rejoin(up, serves)
 	case d.o.Process.State == ProcessStopping:

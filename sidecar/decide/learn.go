@@ -16,6 +16,7 @@ func (d *decision) learn() {
 	d.learnEpoch()
 	d.learnLock()
 	d.learnPostgres()
+	d.learnRemoved()
 	d.learnConsul()
 }
 

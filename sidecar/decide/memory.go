@@ -47,8 +47,10 @@ type Memory struct {
 	Rejoin        Rejoin
 	Rewinds       Rewinds
 	Clone         Cloning
-	Switch        Switch
-	Ordered       Ordered
+	// Removed says that our copy was last seen removed; see Data.
+	Removed bool
+	Switch  Switch
+	Ordered Ordered
 	// Barred is what was said last of why we do not stand.
 	Barred string
 	// Following is the upstream that Postgres was last configured for by us.

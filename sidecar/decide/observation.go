@@ -17,6 +17,8 @@ type Observation struct {
 	// Init is what an operator said about a cluster that is not initialised: schema.InitNew (also if empty), InitExisting or
 	// InitRestore.
 	Init string
+	// RemoveFirst is the operator's word that our copy may go before a clone is made, where two have no room.
+	RemoveFirst bool
 
 	Consul Consul
 	// State is the newest answer of the watch; zero until Consul.Seen.
@@ -81,6 +83,8 @@ type Data struct {
 	CanRewind bool
 	RewindWhy string
 	Detail    string // why it is unknown or foreign
+	// Removed is set for DataIncomplete where our copy was removed before the clone that is to replace it.
+	Removed bool
 }
 
 // ProcessState is the launcher's word for the postmaster.

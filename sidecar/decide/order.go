@@ -96,7 +96,11 @@ func (d *decision) judgeOrder() {
 	case ord.Step == StepStart && took > d.o.Config.StartTimeout.D() && !ord.Primary:
 		d.endOrder(fmt.Sprintf("postgres runs, and does not stream from %s", d.o.Lock.Leader.Member))
 	case ord.Step == StepClone && d.m.Retries[SlotPostgres].Kind == Clone && d.m.Retries[SlotPostgres].Count >= cloneTries:
-		d.endOrder("the clone has failed again and again, and the data directory is as it was: " + d.m.Retries[SlotPostgres].Error)
+		left := "and the data directory is as it was: "
+		if d.o.Data.Removed {
+			left = "and this member has no copy of its own any more, and is cloned as soon as it can be: "
+		}
+		d.endOrder("the clone has failed again and again, " + left + d.m.Retries[SlotPostgres].Error)
 	}
 }
 
@@ -192,7 +196,8 @@ func (d *decision) stopForOrder(commitsWait bool) {
 	}
 }
 
-// cloneForOrder replaces the data directory by a clone of the primary's. The old one is there until the new one is whole.
+// cloneForOrder replaces the data directory by a clone of the primary's. The old one is there until the new one is whole, unless
+// two have no room and the operator has settled that it goes first.
 func (d *decision) cloneForOrder() bool {
 	for _, out := range d.o.Done {
 		if out.Action.Kind == Clone && out.Result == OK {

@@ -104,9 +104,13 @@ type Action struct {
 	Timeline schema.Timeline
 	From     Upstream
 	// Holder is the holder of the lock, for Clone: the copy follows it, whoever it is copied from.
-	Holder  Upstream
-	Session string // for RenewSession
-	Members []string
+	Holder Upstream
+	// RemoveFirst, for Clone, lets our copy go before, where two have no room, if the lock is still as At says; Keeps is why that is
+	// not so although the operator has allowed it.
+	RemoveFirst bool
+	Keeps       string
+	Session     string // for RenewSession
+	Members     []string
 	// Marks are those that AskPromises shows to the members.
 	Marks []Mark
 	Lease schema.Duration

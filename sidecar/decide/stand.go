@@ -61,7 +61,7 @@ func (d *decision) deadAt() schema.Instant {
 func (d *decision) stand() {
 	d.plan.Hurry = true
 	if d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete {
-		d.say(schema.StateWaiting, "waiting for a primary to clone from")
+		d.say(schema.StateWaiting, "waiting for a primary to clone from: %s", d.without())
 		return
 	}
 	if d.failover() == nil && d.leftAlone() || d.raise() {

@@ -35,6 +35,8 @@ func (d *decision) bar() string {
 	switch {
 	case d.m.Reign.Active:
 		return "" // it reigns
+	case d.o.Data.Removed:
+		return removedCopy
 	case d.o.Data.State == DataEmpty || d.o.Data.State == DataIncomplete:
 		return "its data directory is " + string(d.o.Data.State)
 	case !d.o.Consul.Seen || !d.o.Lock.Known:

@@ -36,6 +36,10 @@ func (p *Postgres) look(dir string) (DataDir, error) {
 	}
 	d.Unfinished = marked
 	if dir == p.o.DataDir {
+		if d.Removed, err = p.removedFirst(m); err != nil || d.Removed {
+			d.State = DirIncomplete
+			return d, err
+		}
 		if half, err := p.leftByRewind(m, marked); err != nil || half {
 			d.State = DirIncomplete
 			return d, err
@@ -75,6 +79,22 @@ func (p *Postgres) look(dir string) (DataDir, error) {
 		return DataDir{}, err
 	}
 	return d, nil
+}
+
+// removedFirst reports whether the data directory went before its clone was made, and no clone is in its place yet.
+func (p *Postgres) removedFirst(m marker) (bool, error) {
+	if !m.Gone {
+		return false, nil
+	}
+	s := p.swapper()
+	if placed, err := s.hasNonce(s.dir, m); err != nil || placed {
+		return false, err
+	}
+	full, err := holdsSomething(s.dir)
+	if err == nil && full {
+		err = s.notGone()
+	}
+	return err == nil, err
 }
 
 // leftByRewind reports whether a rewind left the data directory half-written. An empty or absent one is not, and

@@ -75,7 +75,7 @@ func (p *Postgres) fillByInitdb(ctx context.Context, s dirSwap, feat features, s
 }
 
 // Clone replaces the data directory by a copy of another server's, configured as its standby. The
-// present contents stay until the copy is whole; see dirSwap. The caller decides that they may go (I7), and
+// present contents stay until the copy is whole, or, with r.RemoveFirst, where both have no room, go before; see dirSwap. The caller decides that they may go (I7), and
 // that no server runs on them. errors.Is tells ErrUnreachable, ErrNotReady,
 // ErrPassword, ErrOtherCluster, ErrDiskFull and ErrNotOurs; errors.As a *MajorError.
 func (p *Postgres) Clone(ctx context.Context, r CloneRequest) error {
@@ -120,9 +120,12 @@ func (p *Postgres) clone(ctx context.Context, r CloneRequest) error {
 	if err == nil && r.fromStandby() { // what follows the copy's last record must not go away at the one it will follow
 		_, err = p.ensureUpstreamSlot(ctx, *r.Settings.Upstream)
 	}
+	if err == nil && r.RemoveFirst != nil && !m.Gone {
+		err = p.removeFirst(ctx, s, &m, r)
+	}
 	if err == nil {
 		p.cloning.Store(true)
-		err = p.fillByClone(ctx, s, r)
+		err = p.withoutSpace(p.fillByClone(ctx, s, r), m.Gone)
 		p.cloning.Store(false)
 	}
 	err = p.endSwap(s, m, err)
@@ -227,7 +230,7 @@ func (p *Postgres) fillByClone(ctx context.Context, s dirSwap, r CloneRequest) e
 		Env: map[string]string{"PGPASSFILE": p.passfile()},
 	})
 	if err != nil {
-		return p.withoutSpace(dir, err)
+		return err
 	}
 	// Believe nothing: look at what was written before it takes the place of anything.
 	d, err := p.look(dir)
@@ -244,16 +247,19 @@ func (p *Postgres) fillByClone(ctx context.Context, s dirSwap, r CloneRequest) e
 		return fmt.Errorf("the copy has the system identifier %s, this cluster has %s: %w", d.SystemID(), r.SystemID, ErrOtherCluster)
 	}
 	_, err = p.writeConfig(ctx, dir, r.Settings)
-	return p.withoutSpace(dir, err)
+	return err
 }
 
-// withoutSpace words an error about a full disk for an operator.
-func (p *Postgres) withoutSpace(dir string, err error) error {
-	if !errors.Is(err, ErrDiskFull) && !isNoSpace(err) {
+// withoutSpace words an error about a full disk for an operator; gone says that there is no old directory any more.
+func (p *Postgres) withoutSpace(err error, gone bool) error {
+	if err == nil || !errors.Is(err, ErrDiskFull) && !isNoSpace(err) {
 		return err
 	}
+	if gone {
+		return fmt.Errorf("%w below %s: the copy was removed, and this member has none of its own any more; make room for it: %w", ErrDiskFull, filepath.Dir(p.o.DataDir), err)
+	}
 	return fmt.Errorf("%w below %s: the copy was removed, what stood in %s is as it was; make room (the copy needs it beside the old contents): %w",
-		ErrDiskFull, filepath.Dir(dir), p.o.DataDir, err)
+		ErrDiskFull, filepath.Dir(p.o.DataDir), p.o.DataDir, err)
 }
 
 // beginSwap tidies up what an earlier run left, asks allow about what is there now, and takes the names.

@@ -164,11 +164,13 @@ const (
 	DirValid      DirState = "valid"      // a PostgreSQL data directory whose control file can be read
 )
 
-// DataDir is what Inspect learned. Fields below Unfinished are set for DirValid only.
+// DataDir is what Inspect learned. Fields below Removed are set for DirValid only.
 type DataDir struct {
 	State DirState
 	// Unfinished says that an initdb or clone was cut short, or runs now: call FinishSwap if none runs.
 	Unfinished bool
+	// Removed says that this member removed its own copy for want of room and is to be cloned; see RemoveFirst.
+	Removed bool
 
 	Major         int  // of PG_VERSION
 	StandbySignal bool // standby.signal exists: it starts as a standby
@@ -317,6 +319,8 @@ type CloneRequest struct {
 	SystemID string
 	// Settings are written into the clone before it takes the data directory's place; their Role must be RoleStandby.
 	Settings Settings
+	// RemoveFirst lets the old directory go before the copy is made; nil keeps it until then.
+	RemoveFirst *RemoveFirst
 }
 
 // Identity is what a server says of itself on a replication connection.

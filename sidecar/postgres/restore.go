@@ -195,7 +195,7 @@ func (p *Postgres) restore(ctx context.Context) error {
 	if err == nil {
 		err = syncTree(dir) // PostgreSQL syncs what it writes itself, not what a command has copied
 	}
-	return p.endSwap(s, m, p.withoutSpace(dir, err))
+	return p.endSwap(s, m, p.withoutSpace(err, false))
 }
 
 // fetchBackup has the command fill dir, and looks at what it left there.

@@ -40,7 +40,8 @@ func stopped(s *postgrestest.Server) { s.Stop(postgrestest.Fast) }
 
 func (m *member) rewindRequest(to *member) RewindRequest {
 	m.t.Helper()
-	return RewindRequest(m.cloneRequest(to))
+	r := m.cloneRequest(to)
+	return RewindRequest{From: r.From, SystemID: r.SystemID, Settings: r.Settings}
 }
 
 // checkRejoined starts a member that was rewound or cloned and wants the primary's contents and no others.

@@ -36,11 +36,25 @@ import (
 //	whole, D gone, new has n       go on with 5
 //	whole, D gone, new gone        rename D.old back
 //
+// A clone whose old directory goes first (room.go) has three steps more between 1 and 2, and no 4:
+//
+//	1a rename D to D.old
+//	1b m{gone: true}               from here on D.old is no database
+//	1c remove D.old
+//
+//	not gone, D gone, D.old there  1b has not happened: D.old is whole, rename it back; m not whole as above
+//	gone, D holds something        somebody put it there without n: an error, nothing is touched
+//	gone, whole, new has n         go on with 5
+//	gone, else                     remove D.old and new. m stays until a clone is in place: D is DirIncomplete,
+//	                               and only Clone begins anything
+//
 // Before 1 neither new nor D.old may exist, so whatever bears these names under a marker is ours.
 type marker struct {
 	Work  work   `json:"work"`
 	Whole bool   `json:"whole"`
 	Nonce string `json:"nonce"`
+	// Gone says that this member has no database: the old directory goes, or went, before the copy is there.
+	Gone bool `json:"gone,omitempty"`
 }
 
 type work string
@@ -99,9 +113,17 @@ func (s dirSwap) writeMarker(m marker) error {
 	return err
 }
 
-// begin is step 1. It refuses where something stands in the way.
+// begin is step 1. It refuses where something stands in the way. A clone goes on under the marker of one whose old
+// directory is gone.
 func (s dirSwap) begin(w work) (marker, error) {
-	if err := s.check(w); err != nil {
+	old, found, err := s.readMarker()
+	if err != nil {
+		return marker{}, err
+	}
+	if found && old.Gone && w == workClone {
+		return old, s.check(s.newPath(w), s.oldPath())
+	}
+	if err := s.check(s.markerPath(), s.newPath(w), s.oldPath()); err != nil {
 		return marker{}, err
 	}
 	m := marker{Work: w, Nonce: rand.Text()}
@@ -109,8 +131,8 @@ func (s dirSwap) begin(w work) (marker, error) {
 }
 
 // check refuses names that are taken and data directories that cannot be renamed.
-func (s dirSwap) check(w work) error {
-	for _, path := range []string{s.markerPath(), s.newPath(w), s.oldPath()} {
+func (s dirSwap) check(names ...string) error {
+	for _, path := range names {
 		there, err := exists(path)
 		if err != nil {
 			return err
@@ -156,7 +178,7 @@ func (s dirSwap) place(m marker) error {
 		return err
 	}
 	if full {
-		if m.Work != workClone {
+		if m.Work != workClone || m.Gone {
 			return fmt.Errorf("%s is not empty: %w", s.dir, ErrNotOurs)
 		}
 		if err := s.do("move the old one away", func() error { return s.rename(s.dir, s.oldPath()) }); err != nil {
@@ -167,6 +189,28 @@ func (s dirSwap) place(m marker) error {
 		return err
 	}
 	return s.tidy()
+}
+
+// setAside is steps 1a and 1b: after it there is no database any more.
+func (s dirSwap) setAside(m *marker) error {
+	if err := s.do("move the old one away", func() error { return s.rename(s.dir, s.oldPath()) }); err != nil {
+		return err
+	}
+	gone := *m
+	gone.Gone = true
+	if err := s.do("mark gone", func() error { return s.writeMarker(gone) }); err != nil {
+		return err
+	}
+	*m = gone
+	return nil
+}
+
+// clear is step 1c. It follows no links, and may be done again.
+func (s dirSwap) clear() error {
+	if err := s.do("remove the old one", func() error { return os.RemoveAll(s.oldPath()) }); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(s.dir))
 }
 
 // tidy is steps 6 and 7.
@@ -231,10 +275,13 @@ func (s dirSwap) finish() error {
 	if err != nil {
 		return err
 	}
+	if m.Gone {
+		return s.finishGone(m, full)
+	}
 	if m.Work == workInit || !m.Whole || full {
-		if full && m.Whole && m.Work == workClone {
-			if there, err := exists(s.oldPath()); err != nil || there {
-				return errors.Join(err, fmt.Errorf("both %s and %s hold something and neither is the clone of %s: %w; decide which to keep", s.dir, s.oldPath(), s.markerPath(), ErrNotOurs))
+		if m.Work == workClone {
+			if err := s.putBack(full); err != nil {
+				return err
 			}
 		}
 		s.log.Info("removing what an unfinished run left", zap.String("work", string(m.Work)), zap.String("path", s.newPath(m.Work)))
@@ -251,15 +298,60 @@ func (s dirSwap) finish() error {
 		}
 		return s.tidy()
 	}
-	if there, err := exists(s.oldPath()); err != nil {
+	if err := s.putBack(false); err != nil {
 		return err
-	} else if there {
-		s.log.Warn("the clone is gone, putting the old data directory back")
-		if err := s.do("move the old one back", func() error { return s.rename(s.oldPath(), s.dir) }); err != nil {
-			return err
-		}
 	}
 	return s.undo(m)
+}
+
+// putBack makes D.old, if it is there, the data directory again: it is whole. Where both hold something nobody but an operator
+// knows which is right.
+func (s dirSwap) putBack(full bool) error {
+	there, err := exists(s.oldPath())
+	if err != nil || !there {
+		return err
+	}
+	if full {
+		return fmt.Errorf("both %s and %s hold something and neither is the clone of %s: %w; decide which to keep", s.dir, s.oldPath(), s.markerPath(), ErrNotOurs)
+	}
+	s.log.Warn("there is no clone to take its place, putting the old data directory back")
+	return s.do("move the old one back", func() error { return s.rename(s.oldPath(), s.dir) })
+}
+
+// finishGone is finish for a directory that went before its clone was made. The marker stays until there is one.
+func (s dirSwap) finishGone(m marker, full bool) error {
+	if full {
+		return s.notGone()
+	}
+	fresh, err := s.hasNonce(s.newPath(m.Work), m)
+	if err != nil {
+		return err
+	}
+	if m.Whole && fresh {
+		s.log.Info("putting the finished directory in place", zap.String("work", string(m.Work)))
+		if err := s.do("move the new one in", func() error { return s.rename(s.newPath(m.Work), s.dir) }); err != nil {
+			return err
+		}
+		return s.tidy()
+	}
+	s.log.Warn("this member's own copy was removed for want of room, and is to be cloned; removing what is left of it", zap.String("path", s.oldPath()))
+	if err := s.clear(); err != nil {
+		return err
+	}
+	if err := s.do("remove the new one", func() error { return os.RemoveAll(s.newPath(m.Work)) }); err != nil {
+		return err
+	}
+	if m.Whole {
+		m.Whole = false
+		return s.do("mark gone", func() error { return s.writeMarker(m) })
+	}
+	return nil
+}
+
+// notGone is what is said of a directory that stands where the marker says that there is none.
+func (s dirSwap) notGone() error {
+	return fmt.Errorf("%s says that this member's copy was removed to be cloned anew, and now %s holds something: %w; "+
+		"if that is a whole data directory remove the file, else move the directory away", s.markerPath(), s.dir, ErrNotOurs)
 }
 
 func (s dirSwap) hasNonce(dir string, m marker) (bool, error) {
