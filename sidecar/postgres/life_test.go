@@ -135,7 +135,7 @@ func TestEnsureRoles(t *testing.T) {
 	m.server.Exec("ALTER SYSTEM SET log_min_duration_statement = 0")
 	m.server.Exec("SELECT pg_reload_conf()")
 	m.Close() // what is changed for new connections must not matter to ours
-	m.server.Exec("ALTER ROLE howdah_rewind NOLOGIN SUPERUSER; DROP ROLE howdah_router; REVOKE EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean) FROM howdah_rewind")
+	m.server.Exec("ALTER ROLE howdah_rewind NOLOGIN SUPERUSER; DROP OWNED BY howdah_router; DROP ROLE howdah_router; REVOKE EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean) FROM howdah_rewind")
 	m.o.Secrets.Replication = "another one"
 	if err := m.EnsureRoles(t.Context()); err != nil {
 		t.Fatal(err)

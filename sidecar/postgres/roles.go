@@ -16,7 +16,7 @@ var rewindFunctions = []string{
 	"pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
 }
 
-// EnsureRoles makes howdah's roles with their rights and passwords, on a primary. What is right already is not
+// EnsureRoles makes howdah's roles with their rights and passwords, and the function by which routers look roles up, on a primary. What is right already is not
 // written again. Passwords go to the server as SCRAM verifiers, never in clear.
 func (p *Postgres) EnsureRoles(ctx context.Context) error {
 	roles := []struct {
@@ -37,6 +37,9 @@ func (p *Postgres) EnsureRoles(ctx context.Context) error {
 			if err := ensureExecute(ctx, c, RewindRole, f); err != nil {
 				return fmt.Errorf("role %s: %w", RewindRole, err)
 			}
+		}
+		if err := ensureAuthentication(ctx, c); err != nil {
+			return fmt.Errorf("function %s.authentication: %w", AuthenticationSchema, err)
 		}
 		return nil
 	})
