@@ -115,6 +115,14 @@ func (m *memberAPI) order(ctx context.Context, address string, kind schema.Order
 	return reply, err
 }
 
+func (m *memberAPI) reload(ctx context.Context, address string) (schema.ReloadReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	var report schema.ReloadReport
+	err := m.call(ctx, http.MethodPost, address, "/reload", nil, &report)
+	return report, err
+}
+
 func (m *memberAPI) reinitPlan(ctx context.Context, address string) (schema.ReinitPlan, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()

@@ -43,6 +43,7 @@ type cluster struct {
 	pending map[string][]string
 	config  schema.ClusterConfig
 	plan    schema.ReinitPlan
+	reports map[string]schema.ReloadReport
 	reason  string
 	// obeyed is called when an order of a member is carried out.
 	obeyed func(c *cluster, name string)
@@ -133,6 +134,13 @@ func (s source) Order(_ context.Context, kind schema.OrderKind) (string, error) 
 	s.c.ordered = append(s.c.ordered, string(kind)+" "+s.name)
 	s.c.orders[s.name] = &schema.OrderStatus{ID: "order" + s.name, Kind: kind, Step: "stop"}
 	return s.c.orders[s.name].ID, s.c.refusal
+}
+
+func (s source) Reload(context.Context) schema.ReloadReport {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.ordered = append(s.c.ordered, "reload "+s.name)
+	return s.c.reports[s.name]
 }
 
 func (s source) ReinitPlan(context.Context) (schema.ReinitPlan, error) {

@@ -62,15 +62,9 @@ func (c *Restart) Validate() error { return options.Validate(c) }
 func (c *Restart) ArgumentsUse() string { return "[NAME...]" }
 
 // Arguments implements argued.
-func (c *Restart) Arguments(words []string) error {
-	c.Members = nil
-	for _, w := range words {
-		if !memberName.MatchString(w) {
-			return fmt.Errorf("%q is not a member's name; howdah status shows them", w)
-		}
-		c.Members = append(c.Members, w)
-	}
-	return nil
+func (c *Restart) Arguments(words []string) (err error) {
+	c.Members, err = membersNamed(words)
+	return err
 }
 
 // Run implements Command.
@@ -124,10 +118,8 @@ func orNone(names []string) string {
 
 // eligible are the members that may be restarted at all: those that were named, or all, of the role as it is now.
 func (c *Restart) eligible(p statustable.Picture) ([]string, error) {
-	for _, name := range c.Members {
-		if !slices.ContainsFunc(p.Members, func(r statustable.Row) bool { return r.Name == name }) {
-			return nil, fmt.Errorf("cluster %s has no member %q; howdah status shows them", p.Cluster, name)
-		}
+	if err := allKnown(p, c.Members); err != nil {
+		return nil, err
 	}
 	role, _ := schema.ParseRole(c.Role)
 	var names []string

@@ -52,6 +52,7 @@ func commands(stdio Stdio) []entry {
 		{"status", "show the cluster", statusLong, NewStatus(stdio)},
 		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
 		{"failover", "make a member the primary while there is none", failoverLong, NewFailover(stdio)},
+		{"reload", "have members read their options and configuration files again", reloadLong, NewReload(stdio)},
 		{"restart", "restart Postgres, one member after the other", restartLong, NewRestart(stdio)},
 		{"reinit", "clone a member's data directory anew", reinitLong, NewReinit(stdio)},
 		{"pause", "put the cluster into maintenance", pauseLong, NewPause(stdio)},

@@ -76,7 +76,7 @@ func (c *Sidecar) Run(ctx context.Context) error {
 	o := api.Options{Token: m.secrets.APIToken.Reveal(), CertFile: c.APICertFile, KeyFile: c.APIKeyFile}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return api.Serve(ctx, listener, api.New(s, o, m.log.Named("api")), o, m.log.Named("api"))
+		return api.Serve(ctx, listener, api.New(reloading{s, func() error { return c.reread(s.SetTags, m.log) }}, o, m.log.Named("api")), o, m.log.Named("api"))
 	})
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error { c.reloadOn(ctx, hangups, s.SetTags, m.log); return nil })

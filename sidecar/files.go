@@ -74,6 +74,20 @@ func (l *loop) seeFiles(at schema.Instant, st decide.Standing, found postgres.Co
 // parametersBound is how long Postgres may take to describe its settings.
 const parametersBound = 2 * time.Second
 
+// reloadBound is how long Postgres may take to read its files and to say what it found.
+const reloadBound = 8 * time.Second
+
+// Reload has the member's Postgres read its configuration files, and reports what came of it. The loop is not involved.
+func (s *Sidecar) Reload(ctx context.Context) schema.ReloadReport {
+	ctx, cancel := context.WithTimeout(ctx, reloadBound)
+	defer cancel()
+	r, err := s.d.Server.ReloadFiles(ctx, s.d.Launcher.Reload)
+	if err != nil {
+		r.Postgres = err.Error()
+	}
+	return r
+}
+
 // Parameters returns what the member's Postgres says of its settings, without their values.
 func (s *Sidecar) Parameters(ctx context.Context) ([]schema.Parameter, error) {
 	ctx, cancel := context.WithTimeout(ctx, parametersBound)

@@ -71,6 +71,7 @@ type Server interface {
 	Compare(ctx context.Context, s postgres.Settings, control postgres.ControlData) (postgres.Comparison, error)
 	Started(s postgres.Settings) error
 	Parameters(ctx context.Context) ([]schema.Parameter, error)
+	ReloadFiles(ctx context.Context, reload func(context.Context) error) (schema.ReloadReport, error)
 	NotStarted(s postgres.Settings, why string, log []string) (blamed []string, err error)
 	ReserveTimeline(next schema.Timeline) error
 	Promote(ctx context.Context) error

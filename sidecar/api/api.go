@@ -34,6 +34,8 @@ type Source interface {
 	Switchover(ctx context.Context, to string) error
 	// Parameters returns what the member's Postgres says of its settings, without their values.
 	Parameters(ctx context.Context) ([]schema.Parameter, error)
+	// Reload has the member read again its options and its Postgres' configuration files, as far as they may change while it runs.
+	Reload(ctx context.Context) schema.ReloadReport
 	// Order has this member do something with its own Postgres and returns the order's ID once that is begun; Status
 	// tells how it ends. An error is a refusal, as above.
 	Order(ctx context.Context, kind schema.OrderKind) (string, error)
@@ -74,6 +76,7 @@ func New(source Source, o Options, log *zap.Logger) http.Handler {
 	mux.Handle("/metrics", metrics(source))
 	mux.HandleFunc("/switchover", only(http.MethodPost, h.switchover))
 	mux.HandleFunc("/restart", only(http.MethodPost, h.order(schema.OrderRestart)))
+	mux.HandleFunc("/reload", only(http.MethodPost, h.reload))
 	mux.HandleFunc("/reinit", h.reinit)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "there is nothing at "+strconv.Quote(r.URL.Path)+"; try /status")

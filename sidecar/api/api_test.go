@@ -38,6 +38,10 @@ func (f *fake) Order(_ context.Context, kind schema.OrderKind) (string, error) {
 	f.asked = append(f.asked, string(kind))
 	return "id1", f.refusal
 }
+func (f *fake) Reload(context.Context) schema.ReloadReport {
+	f.asked = append(f.asked, "reload")
+	return schema.ReloadReport{Mistakes: []schema.FileMistake{{File: "/data/postgresql.conf", Line: 3, Setting: "work_mem", Error: "no"}}}
+}
 func (f *fake) Why() schema.Account { return schema.Account{Member: "a", Events: f.events} }
 
 func (f *fake) ReinitPlan(context.Context) (schema.ReinitPlan, error) {
@@ -323,5 +327,30 @@ func TestEverySchemaStateIsAMetric(t *testing.T) {
 	}
 	if len(seen) != 13 {
 		t.Errorf("want 13 states, got %d", len(seen))
+	}
+}
+
+func TestReload(t *testing.T) {
+	f := &fake{}
+	h := New(f, Options{Token: "secret"}, zaptest.NewLogger(t))
+	for token, want := range map[string]int{"": 401, "other": 401, "secret": 200} {
+		r := httptest.NewRequest("POST", "/reload", nil)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("token %q: %d, want %d", token, w.Code, want)
+		}
+		if said := w.Body.String(); want == 200 && said != `{"mistakes":[{"file":"/data/postgresql.conf","line":3,"setting":"work_mem","error":"no"}]}`+"\n" {
+			t.Error(said)
+		}
+	}
+	if w := do(h, "GET", "/reload", ""); w.Code != 405 {
+		t.Errorf("GET: %d", w.Code)
+	}
+	if len(f.asked) != 1 {
+		t.Errorf("asked %v", f.asked)
 	}
 }

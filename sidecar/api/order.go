@@ -32,6 +32,23 @@ func (h *handler) reinit(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, plan)
 }
 
+// reload answers 200 with a schema.ReloadReport, also if that names mistakes.
+func (h *handler) reload(w http.ResponseWriter, r *http.Request) {
+	if h.stopUnauthorized(w, r) {
+		return
+	}
+	var nothing struct{}
+	if code, err := readBody(w, r, "{} or nothing", &nothing); err != nil {
+		refuse(w, code, err.Error())
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), switchoverTimeout)
+	defer cancel()
+	report := h.source.Reload(ctx)
+	h.log.Info("reloaded", zap.Any("report", report), zap.String("asked_by", r.RemoteAddr))
+	answer(w, http.StatusOK, report)
+}
+
 // order has the member do something with its own Postgres.
 func (h *handler) order(kind schema.OrderKind) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
