@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 
 	"howdah/router":                 {"consul/boottime", "consul/schema", "router/own", "router/route", "router/session", "router/topology", "router/wire"},
 	"howdah/router/own":             {"consul/schema"},
-	"howdah/router/route":           {},
+	"howdah/router/route":           {"consul/schema"},
 	"howdah/router/route/statement": {},
 	"howdah/router/scram":           {"router/wire"},
 	"howdah/router/session":         {"router/route", "router/wire"},

@@ -58,9 +58,26 @@ func Parse(s string) (Route, error) {
 // order: howdah.route (a parameter of its own before one inside options, as PostgreSQL applies
 // them), the listener's route if it has one, default_transaction_read_only=on, and auto.
 func Of(parameters map[string]string, listener Route) (Route, error) {
+	get := asked(parameters)
+	if v, ok := get(Parameter); ok {
+		return Parse(v)
+	}
+	if listener == RW || listener == RO {
+		return listener, nil
+	}
+	if v, ok := get("default_transaction_read_only"); ok {
+		if on, valid := ParseBool(v); valid && on {
+			return RO, nil
+		}
+	}
+	return Auto, nil
+}
+
+// asked returns what looks a setting up in startup parameters: as one of its own, then inside options.
+func asked(parameters map[string]string) func(name string) (string, bool) {
 	settings := Settings(parameters["options"])
 	names := slices.Sorted(maps.Keys(parameters))
-	get := func(name string) (string, bool) {
+	return func(name string) (string, bool) {
 		if v, ok := parameters[name]; ok {
 			return v, true
 		}
@@ -74,16 +91,4 @@ func Of(parameters map[string]string, listener Route) (Route, error) {
 		v, ok := settings[name]
 		return v, ok
 	}
-	if v, ok := get(Parameter); ok {
-		return Parse(v)
-	}
-	if listener == RW || listener == RO {
-		return listener, nil
-	}
-	if v, ok := get("default_transaction_read_only"); ok {
-		if on, valid := ParseBool(v); valid && on {
-			return RO, nil
-		}
-	}
-	return Auto, nil
 }

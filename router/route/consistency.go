@@ -1,0 +1,51 @@
+package route
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Consistency says what a read must see that a standby may not have yet.
+type Consistency string
+
+// The consistencies, from weak to strong.
+const (
+	// Eventual reads what is within the cluster's bounds of staleness.
+	Eventual Consistency = "eventual"
+	// Session reads all that the session itself has written.
+	Session Consistency = "session"
+	// Strict reads every commit that was acknowledged anywhere before the read arrived.
+	Strict Consistency = "strict"
+)
+
+// ConsistencyParameter is the setting by which a client chooses its consistency, at startup or by SET.
+const ConsistencyParameter = "howdah.consistency"
+
+// ErrConsistency is a consistency that does not exist. Clients get it with SQLSTATE 22023.
+type ErrConsistency struct{ Value string }
+
+// Error implements error.
+func (e *ErrConsistency) Error() string {
+	return fmt.Sprintf("invalid value for parameter %q: %q", ConsistencyParameter, e.Value)
+}
+
+// Hint says what is allowed.
+func (e *ErrConsistency) Hint() string { return "Available values: eventual, session, strict." }
+
+// ParseConsistency reads a consistency, in any case; any other value is an *ErrConsistency.
+func ParseConsistency(s string) (Consistency, error) {
+	switch c := Consistency(strings.ToLower(s)); c {
+	case Eventual, Session, Strict:
+		return c, nil
+	}
+	return "", &ErrConsistency{Value: s}
+}
+
+// ConsistencyOf returns the consistency that a session asks for by its startup parameters, a parameter of its own before one inside
+// options, and otherwise the router's.
+func ConsistencyOf(parameters map[string]string, otherwise Consistency) (Consistency, error) {
+	if v, ok := asked(parameters)(ConsistencyParameter); ok {
+		return ParseConsistency(v)
+	}
+	return otherwise, nil
+}
