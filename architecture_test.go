@@ -37,7 +37,8 @@ var arrows = map[string][]string{
 	"howdah/sidecar/local":    {"consul/schema"},
 	"howdah/sidecar/postgres": {"consul/schema"},
 
-	"howdah/router":                 {"consul/boottime", "consul/schema", "router/own", "router/route", "router/session", "router/topology", "router/wire"},
+	"howdah/router":                 {"consul/boottime", "consul/schema", "router/fresh", "router/own", "router/route", "router/session", "router/topology", "router/wire"},
+	"howdah/router/fresh":           {"consul/schema", "router/own", "router/route"},
 	"howdah/router/own":             {"consul/schema"},
 	"howdah/router/route":           {"consul/schema"},
 	"howdah/router/route/statement": {},

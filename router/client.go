@@ -26,8 +26,10 @@ type client struct {
 	conn    *link
 	startup wire.Startup
 	route   route.Route
-	log     *zap.Logger
-	login   *time.Timer
+	// consistency is what its reads must see; of the goroutine that takes its statements.
+	consistency route.Consistency
+	log         *zap.Logger
+	login       *time.Timer
 
 	// Of the registry's lock.
 	key, serverKey wire.Key
@@ -64,10 +66,8 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 		return
 	}
 	c := &client{r: r, conn: conn, startup: startup, log: log}
-	if c.route, err = route.Of(startup.Parameters, of); err != nil {
-		var bad *route.ErrRoute
-		errors.As(err, &bad)
-		r.turnAway(conn, wire.Fatal(wire.CodeInvalidParameterValue, "%s", err).WithHint("%s", bad.Hint()), log)
+	if err := c.wishes(of); err != nil {
+		r.turnAway(conn, err, log)
 		return
 	}
 	if !r.sessions.admit(c, r.o.MaxClients) {
@@ -83,6 +83,22 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 	}
 	r.metrics.admitted(c.route)
 	c.run(ctx)
+}
+
+// wishes sets what the client asks for in its startup packet, having come by the listener of.
+func (c *client) wishes(of route.Route) error {
+	var err error
+	if c.route, err = route.Of(c.startup.Parameters, of); err == nil {
+		c.consistency, err = route.ConsistencyOf(c.startup.Parameters, c.r.o.Consistency)
+	}
+	var bad interface {
+		error
+		Hint() string
+	}
+	if errors.As(err, &bad) {
+		return wire.Fatal(wire.CodeInvalidParameterValue, "%s", bad).WithHint("%s", bad.Hint())
+	}
+	return err
 }
 
 // greet reads first packets until one says what the client wants. A client may ask for either kind of encryption once, in

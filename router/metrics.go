@@ -21,6 +21,8 @@ type metrics struct {
 	sessions  *prometheus.CounterVec
 	waits     *prometheus.HistogramVec
 	errors    *prometheus.CounterVec
+	reads     *prometheus.HistogramVec
+	decisions map[route.Consistency][2]prometheus.Observer // by the primary, by a standby
 	reroutes  prometheus.Counter
 	cancels   prometheus.Counter
 	open      *prometheus.Desc
@@ -30,6 +32,9 @@ type metrics struct {
 	primaryUp *prometheus.Desc
 	ownOpen   *prometheus.Desc
 	ownDialed *prometheus.Desc
+	samples   *prometheus.Desc
+	lagBytes  *prometheus.Desc
+	lagTime   *prometheus.Desc
 	r         *Router
 
 	mu    sync.Mutex
@@ -52,6 +57,11 @@ func newMetrics(r *Router) *metrics {
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "howdah_router_errors_total", Help: "Errors that clients were told, by who said them (router or server) and SQLSTATE.",
 		}, []string{"by", "sqlstate"}),
+		reads: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "howdah_router_read_wait_seconds", Help: "Reads that had to see certain writes, by consistency and by who could serve them (standby or primary), with the time until that was known.",
+			Buckets: []float64{.00001, .0001, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 10},
+		}, []string{"consistency", "by"}),
+		decisions: map[route.Consistency][2]prometheus.Observer{},
 		reroutes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_reroutes_total", Help: "Sessions ended, or sent on while they began, because their server may not keep them.",
 		}),
@@ -64,15 +74,21 @@ func newMetrics(r *Router) *metrics {
 		epoch:     prometheus.NewDesc("howdah_router_epoch", "The newest epoch seen.", nil, nil),
 		primaryUp: prometheus.NewDesc("howdah_router_primary_known", "1 if a primary is known that takes sessions.", nil, nil),
 		ownOpen:   prometheus.NewDesc("howdah_router_own_connections", "The router's own connections to servers now.", nil, nil),
+		samples:   prometheus.NewDesc("howdah_router_samples_total", "Questions to servers how far they are, by role and result (ok or failed).", []string{"role", "result"}, nil),
+		lagBytes:  prometheus.NewDesc("howdah_router_standby_lag_bytes", "What a standby has not replayed of the primary's newest known LSN.", []string{"member"}, nil),
+		lagTime:   prometheus.NewDesc("howdah_router_standby_lag_seconds", "How long ago the primary was where the standby is.", []string{"member"}, nil),
 		ownDialed: prometheus.NewDesc("howdah_router_own_connects_total", "Attempts to open one of the router's own connections, by result (ok or failed).", []string{"result"}, nil),
 	}
-	m.registry.MustRegister(m.sessions, m.waits, m.errors, m.reroutes, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, c := range []route.Consistency{route.Session, route.Strict} {
+		m.decisions[c] = [2]prometheus.Observer{m.reads.WithLabelValues(string(c), "primary"), m.reads.WithLabelValues(string(c), "standby")}
+	}
+	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.reroutes, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp, m.ownOpen, m.ownDialed} {
+	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp, m.ownOpen, m.ownDialed, m.samples, m.lagBytes, m.lagTime} {
 		ch <- d
 	}
 }
@@ -94,10 +110,33 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		known = 1
 	}
 	ch <- prometheus.MustNewConstMetric(m.primaryUp, prometheus.GaugeValue, known)
+	for _, s := range t.Standbys {
+		ch <- prometheus.MustNewConstMetric(m.lagBytes, prometheus.GaugeValue, float64(s.LagBytes), s.Member)
+		ch <- prometheus.MustNewConstMetric(m.lagTime, prometheus.GaugeValue, s.LagTime.Seconds(), s.Member)
+	}
+	m.collectOwn(ch)
+}
+
+// collectOwn tells of what the router itself asks servers.
+func (m *metrics) collectOwn(ch chan<- prometheus.Metric) {
+	n := m.r.reads.Stats()
+	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.Primary), "primary", "ok")
+	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.PrimaryFailed), "primary", "failed")
+	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.Standby), "standby", "ok")
+	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.StandbyFailed), "standby", "failed")
 	asking := m.r.own.Stats()
 	ch <- prometheus.MustNewConstMetric(m.ownOpen, prometheus.GaugeValue, float64(asking.Open))
 	ch <- prometheus.MustNewConstMetric(m.ownDialed, prometheus.CounterValue, float64(asking.Opened), "ok")
 	ch <- prometheus.MustNewConstMetric(m.ownDialed, prometheus.CounterValue, float64(asking.Failed), "failed")
+}
+
+// decided counts a read that samples decided.
+func (m *metrics) decided(c route.Consistency, standby bool, waited time.Duration) {
+	by := 0
+	if standby {
+		by = 1
+	}
+	m.decisions[c][by].Observe(waited.Seconds())
 }
 
 func (m *metrics) admitted(of route.Route) { m.sessions.WithLabelValues(string(of)).Inc() }

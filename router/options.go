@@ -48,6 +48,10 @@ type Options struct {
 	// be used to ask (package own). It is called for every attempt to connect. Nil: what needs that is off.
 	OwnPassword func() (string, error)
 
+	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
+	Consistency route.Consistency
+	ReadWait    time.Duration
+
 	// MaxClients is the number of sessions admitted; the next client is refused with 53300.
 	MaxClients int
 	// ReadOnlyFallback lets the primary serve ro sessions where no standby may.
@@ -79,6 +83,8 @@ func DefaultOptions() Options {
 		DrainTimeout:      30 * time.Second,
 		FarewellTimeout:   time.Second,
 		MaxClients:        1000,
+		Consistency:       route.Session,
+		ReadWait:          20 * time.Millisecond,
 		ReadOnlyFallback:  true,
 		TCPUserTimeout:    5 * time.Minute,
 		KeepAliveIdle:     10 * time.Second,
@@ -108,12 +114,16 @@ func (o Options) Validate() error {
 		}
 	}
 	errs = append(errs, o.validateTLS()...)
+	if _, err := route.ParseConsistency(string(o.Consistency)); err != nil {
+		errs = append(errs, fmt.Errorf("consistency: %q is not allowed; choose eventual, session or strict", o.Consistency))
+	}
 	bound := func(key string, v, low, high time.Duration) {
 		if v < low || v > high {
 			errs = append(errs, fmt.Errorf("%s: %s is not allowed; choose from %s to %s", key, v, low, high))
 		}
 	}
 	bound("failover-wait", o.FailoverWait, 0, time.Hour)
+	bound("read-wait", o.ReadWait, time.Millisecond, 10*time.Second)
 	bound("login-timeout", o.LoginTimeout, 100*time.Millisecond, 10*time.Minute)
 	bound("dial-timeout", o.DialTimeout, 50*time.Millisecond, time.Minute)
 	bound("cancel-timeout", o.CancelTimeout, 50*time.Millisecond, time.Minute)

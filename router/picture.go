@@ -94,7 +94,9 @@ func (r *Router) learnOnce() {
 	r.sessions.memory = mem
 	before := r.picture.now.Load()
 	r.picture.set(&t)
-	r.own.Set(askable(&t))
+	servers := askable(&t)
+	r.own.Set(servers)
+	r.reads.Set(servers)
 	r.sweep(&t)
 	r.note(before, &t)
 }

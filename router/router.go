@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
+	"howdah/router/fresh"
 	"howdah/router/own"
 	"howdah/router/route"
 	"howdah/router/wire"
@@ -50,6 +51,7 @@ type Router struct {
 	picture  picture
 	sessions *registry
 	own      *own.Connections
+	reads    *fresh.Reads
 	events   eventLog
 	metrics  *metrics
 
@@ -86,6 +88,7 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	})
 	r.picture.init()
 	r.metrics = newMetrics(r)
+	r.reads = fresh.New(fresh.Options{Sampler: r.sampler(), Wait: o.ReadWait, Observe: r.metrics.decided, Now: now, Log: log.Named("fresh")})
 	var err error
 	if r.tls, err = r.listenTLS(); err != nil {
 		return nil, err
@@ -95,6 +98,14 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		return nil, err
 	}
 	return r, nil
+}
+
+// sampler is what learns how far servers are; nil without a password for it.
+func (r *Router) sampler() fresh.Sampler {
+	if !r.own.Enabled() {
+		return nil
+	}
+	return r.own
 }
 
 // Address returns where the listener of a route listens, with the port that the kernel chose if
@@ -150,6 +161,7 @@ func (r *Router) Run(ctx context.Context) error {
 	r.work.Wait()
 	closeAPI()
 	support.Wait()
+	r.reads.Close()
 	r.own.Close()
 	r.log.Info("router has stopped")
 	return err

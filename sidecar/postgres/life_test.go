@@ -113,6 +113,9 @@ func TestEnsureRoles(t *testing.T) {
 			return err
 		}
 		defer c.Close(t.Context())
+		if role == RouterRole {
+			_, err = c.Exec(t.Context(), "SELECT 1 / pg_has_role('pg_read_all_stats', 'USAGE')::int")
+		}
 		if role == RewindRole {
 			_, err = c.Exec(t.Context(), "SELECT pg_ls_dir('.', true, false), pg_stat_file('PG_VERSION', true), pg_read_binary_file('PG_VERSION'), pg_read_binary_file('PG_VERSION', 0, 1, true)")
 		}

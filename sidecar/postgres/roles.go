@@ -16,6 +16,9 @@ var rewindFunctions = []string{
 	"pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
 }
 
+// statsRole lets a router see which timeline a standby receives (pg_stat_wal_receiver): LSNs of two timelines must not be compared.
+const statsRole = "pg_read_all_stats"
+
 // EnsureRoles makes howdah's roles with their rights and passwords, and the function by which routers look roles up, on a primary. What is right already is not
 // written again. Passwords go to the server as SCRAM verifiers, never in clear.
 func (p *Postgres) EnsureRoles(ctx context.Context) error {
@@ -32,6 +35,9 @@ func (p *Postgres) EnsureRoles(ctx context.Context) error {
 			if err := ensureRole(ctx, c, r.name, r.password, r.replication); err != nil {
 				return fmt.Errorf("role %s: %w", r.name, err)
 			}
+		}
+		if err := ensureMembership(ctx, c, RouterRole, statsRole); err != nil {
+			return fmt.Errorf("role %s: %w", RouterRole, err)
 		}
 		for _, f := range rewindFunctions {
 			if err := ensureExecute(ctx, c, RewindRole, f); err != nil {
@@ -87,5 +93,14 @@ func ensureExecute(ctx context.Context, c *pgx.Conn, role, function string) erro
 		return err
 	}
 	_, err := c.Exec(ctx, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", function, role))
+	return err
+}
+
+func ensureMembership(ctx context.Context, c *pgx.Conn, role, group string) error {
+	var has bool
+	if err := c.QueryRow(ctx, "SELECT pg_has_role($1, $2, 'USAGE')", role, group).Scan(&has); err != nil || has {
+		return err
+	}
+	_, err := c.Exec(ctx, fmt.Sprintf("GRANT %s TO %s", group, role))
 	return err
 }
