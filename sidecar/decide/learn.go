@@ -189,7 +189,7 @@ func (d *decision) learnOutcome(out Outcome) {
 		}
 	case Clone:
 		if out.Result == OK {
-			d.m.Rejoin, d.m.Timeline, d.m.LSN, d.m.NotStreaming = Rejoin{}, 0, 0, schema.Never
+			d.m.Rejoin, d.m.Timeline, d.m.LSN, d.m.NotStreaming, d.m.Inspected = Rejoin{}, 0, 0, schema.Never, false
 			d.note(schema.EventCloned, d.m.Record.Epoch, "cloned from %s", out.Action.From.Member)
 		}
 	case Rewind:
@@ -328,7 +328,7 @@ func (d *decision) prolong(deadline schema.Instant) {
 func (d *decision) learnPostgres() {
 	// What was seen before the last action on the directory is of what it no longer holds.
 	if d.o.Data.State == DataValid && d.o.Data.At > d.m.HandledAt {
-		d.m.Record.SystemID = d.o.Data.SystemID
+		d.m.Record.SystemID, d.m.Inspected = d.o.Data.SystemID, true
 		d.m.Timeline = max(d.m.Timeline, d.o.Data.Timeline)
 		d.m.LSN = max(d.m.LSN, d.o.Data.ShutdownLSN, d.o.Data.RedoLSN)
 	}

@@ -59,6 +59,8 @@ type Memory struct {
 	NotStreaming schema.Instant
 	// Timeline is the newest timeline that our data directory was seen on.
 	Timeline schema.Timeline
+	// Inspected says that the data directory was looked at since the sidecar started, or replaced it: before, Timeline may be one that is over.
+	Inspected bool
 	// LSN is the newest LSN that our Postgres was seen at.
 	LSN schema.LSN
 	// Stall is what suggests that the WAL cannot be written.

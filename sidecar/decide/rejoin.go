@@ -42,7 +42,7 @@ func (d *decision) learnRewind(out Outcome) {
 	}
 	switch out.Result {
 	case OK:
-		d.m.Rejoin, d.m.Timeline, d.m.LSN, d.m.NotStreaming = Rejoin{}, 0, 0, schema.Never
+		d.m.Rejoin, d.m.Timeline, d.m.LSN, d.m.NotStreaming, d.m.Inspected = Rejoin{}, 0, 0, schema.Never, false
 		r.Over, r.Why = true, "it has been rewound once"
 		d.note(schema.EventRewound, d.m.Record.Epoch, "rewound to %s", out.Action.From.Member)
 	case Refused:

@@ -48,7 +48,7 @@ func (d *decision) keepsCopy(up Upstream) string {
 func (d *decision) learnRemoved() {
 	removed := d.o.Data.Removed
 	if removed {
-		d.m.Timeline, d.m.LSN, d.m.Rejoin, d.m.NotStreaming = 0, 0, Rejoin{}, schema.Never
+		d.m.Timeline, d.m.LSN, d.m.Rejoin, d.m.NotStreaming, d.m.Inspected = 0, 0, Rejoin{}, schema.Never, false
 	}
 	if removed && !d.m.Removed {
 		from := d.m.Clone.From.Member

@@ -275,8 +275,10 @@ func report(o Observation, m Memory) schema.PromiseReply {
 	switch {
 	case !o.SQL.Answers() || !o.SQL.InRecovery || o.Now.Sub(o.SQL.At) > reportFresh:
 		r.Why = "postgres has not just been asked"
+	case !m.Inspected: // SQL may know of an older timeline only, and what is told of that does not count against a candidate
+		r.Why = "its data directory has not been looked at yet"
 	default:
-		r.LSN, r.Timeline = o.SQL.LSN, m.Timeline
+		r.LSN, r.Timeline = o.SQL.LSN, max(m.Timeline, o.SQL.Timeline)
 	}
 	return r
 }

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -204,6 +205,35 @@ func TestAFoundReignKeepsClientsOut(t *testing.T) {
 		}
 		if got := slices.Contains(planned(p), SetSync); got != (flush == 0x5000) {
 			t.Errorf("with %s of %s at the standby: planned %v", flush, o.SQL.LSN, planned(p))
+		}
+	}
+}
+
+// A sidecar that was just restarted may know of an older timeline only, by SQL; a candidate would take it to be behind.
+func TestOnlyWhoHasLookedReports(t *testing.T) {
+	o, m := standby()
+	ask := func() schema.PromiseReply {
+		r, _ := Promise(o, m, schema.PromiseRequest{From: "pg3", Report: true})
+		return r
+	}
+	if r := ask(); r.LSN != 0 || !strings.Contains(r.Why, "not been looked at") {
+		t.Fatalf("before it has looked: %+v", r)
+	}
+	_, m = Decide(o, m)
+	if r := ask(); r.LSN != 0x5000 || r.Timeline != 2 {
+		t.Fatalf("after: %+v", r)
+	}
+	o.Data.State = DataUnknown // it is still what it was
+	_, m = Decide(o, m)
+	if r := ask(); r.LSN != 0x5000 || r.Timeline != 2 {
+		t.Fatalf("while the launcher is silent: %+v", r)
+	}
+	for _, k := range []Kind{Clone, Rewind} {
+		after := m
+		o.Done = []Outcome{{Action: Action{Kind: k}, Result: OK, EndedAt: o.Now}}
+		_, after = Decide(o, after)
+		if r, _ := Promise(o, after, schema.PromiseRequest{From: "pg3", Report: true}); r.LSN != 0 {
+			t.Errorf("after a %s, before it has looked: %+v", k, r)
 		}
 	}
 }
