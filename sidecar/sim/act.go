@@ -208,7 +208,7 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 			})
 		})
 	case decide.Clone:
-		n.clone(up, n.w.node(a.Holder.Member), report)
+		n.clone(a, up, n.w.node(a.Holder.Member), report)
 	case decide.Rewind:
 		n.rewind(up, func(r decide.Certainty) { n.sidecar(func() { finish(r) }) })
 	case decide.SetSync:
@@ -265,7 +265,8 @@ func (n *node) handle(a decide.Action, out *decide.Outcome, finish func(decide.C
 }
 
 // clone copies another server, the holder or a standby of its; it takes a while and fails if the other one is gone by then.
-func (n *node) clone(up, holder *node, report func(bool)) {
+func (n *node) clone(a decide.Action, up, holder *node, report func(bool)) {
+	gen := n.gen
 	done := n.w.ledger.cloning(n, up)
 	end := report
 	report = func(ok bool) {
@@ -279,6 +280,10 @@ func (n *node) clone(up, holder *node, report func(bool)) {
 	n.w.send(n.name, up.name, func() {
 		if !holder.pg.writable() || holder.pg.timeline != up.pg.timeline || len(up.pg.wal) > len(holder.pg.wal) || !n.w.connected(n.name, holder.name) {
 			report(false)
+			return
+		}
+		if n.w.o.NoRoom && (n.pg.valid || n.pg.half) && !n.removeFirst(a, up, n.gen == gen && follows()) {
+			report(false) // the disk is full
 			return
 		}
 		n.w.after(n.w.between(500*time.Millisecond, 3*time.Second), func() {

@@ -70,6 +70,7 @@ const (
 	EmptyConsulIsNew        Mutation = "an empty consul read as a new cluster"
 	UnknownIsEmpty          Mutation = "an unknown data directory read as empty"
 	OldRecordBelieved       Mutation = "a record of an older epoch believed"
+	CopyGoesUnasked         Mutation = "a copy removed without asking the source or the lock"
 	LapsedBelieved          Mutation = "a reign whose lease had run out taken up again at once"
 	RouterForgets           Mutation = "a router that forgets the newest epoch"
 )
@@ -81,6 +82,8 @@ type Result struct {
 	// Reigns is how many reigns there were, Acked how many writes were acknowledged, Missing how many of
 	// those the last primary does not have.
 	Reigns, Acked, Missing int
+	// Removed is how many copies were removed before the clone that replaced them was made.
+	Removed int
 
 	struck []struck
 }
@@ -116,7 +119,7 @@ func run(o Options, faults func(*World)) Result {
 	w.o.Faults = 0
 	w.healAll()
 	w.runUntil(w.now + moment(o.Quiet))
-	r := Result{Reigns: w.ledger.reigns, Acked: len(w.ledger.acked), struck: w.struck}
+	r := Result{Reigns: w.ledger.reigns, Acked: len(w.ledger.acked), Removed: w.ledger.removed, struck: w.struck}
 	if len(w.violations) == 0 {
 		if primary := w.ledger.whole(); primary != nil {
 			r.Missing = w.ledger.missing(primary)

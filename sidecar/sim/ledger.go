@@ -11,13 +11,14 @@ import (
 
 // ledger sees everything, and checks the invariants as things happen.
 type ledger struct {
-	w      *World
-	ids    uint64
-	acked  map[uint64]bool
-	newest schema.Epoch // of the newest reign in which writes were possible
-	by     string
-	inits  int
-	reigns int
+	removed int // copies that went before their clone
+	w       *World
+	ids     uint64
+	acked   map[uint64]bool
+	newest  schema.Epoch // of the newest reign in which writes were possible
+	by      string
+	inits   int
+	reigns  int
 	// forced is the epoch of the newest takeover that an operator forced: what it lacks was given up knowingly.
 	forced schema.Epoch
 	clones []*copying

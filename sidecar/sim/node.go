@@ -108,7 +108,8 @@ func (n *node) boot() {
 	addr := schema.Addresses{Postgres: n.name + ":5432"}
 	n.obs = decide.Observation{
 		Name: n.name, Addresses: addr, Config: n.w.config(), Tags: n.tags, Session: n.saved.Session,
-		Data: decide.Data{State: decide.DataUnknown}, Process: decide.Process{State: decide.ProcessUnknown}, SQL: decide.SQL{State: decide.SQLUnknown},
+		RemoveFirst: n.w.o.NoRoom,
+		Data:        decide.Data{State: decide.DataUnknown}, Process: decide.Process{State: decide.ProcessUnknown}, SQL: decide.SQL{State: decide.SQLUnknown},
 	}
 	n.inspect()
 	n.every(tick, n.turn)

@@ -34,6 +34,7 @@ type postgres struct {
 	// The data directory.
 	valid    bool
 	half     bool // left half-written by a rewind
+	removed  bool // removed, to be cloned
 	systemID string
 	wal      []entry
 	timeline schema.Timeline
@@ -439,7 +440,7 @@ func (p *postgres) stop(ended func()) {
 
 // copyFrom replaces the data directory by a copy of another server's.
 func (p *postgres) copyFrom(up *postgres) {
-	p.half = false
+	p.half, p.removed = false, false
 	p.valid, p.systemID, p.timeline, p.history, p.standby, p.clean = true, up.systemID, up.timeline, up.history, true, false
 	p.wal, p.shown = append([]entry(nil), up.wal...), 0
 	p.redo = len(p.wal)
@@ -447,6 +448,9 @@ func (p *postgres) copyFrom(up *postgres) {
 
 // data is what an inspection finds.
 func (p *postgres) data(at schema.Instant) decide.Data {
+	if p.removed {
+		return decide.Data{State: decide.DataIncomplete, Removed: true, At: at}
+	}
 	if p.half {
 		return decide.Data{State: decide.DataIncomplete, At: at}
 	}

@@ -121,6 +121,25 @@ func TestForcedFailovers(t *testing.T) {
 	}
 }
 
+// TestNoRoomForTwo has members without room for two copies remove their own before they are cloned, while things break.
+func TestNoRoomForTwo(t *testing.T) {
+	ending := []Fault{Reinit, Reinit, SidecarCrash, SidecarHang, HostFreeze, HostCrash, CutFromAll, PostmasterKill, Switchover, ConsulAway, SlowNetwork, DiskStall} // in clones
+	removed := 0
+	for seed := uint64(1); seed <= 60; seed++ {
+		o := options(seed)
+		o.NoRoom, o.Faults, o.Kinds = true, 2*time.Second, ending
+		r := Run(o)
+		removed += r.Removed
+		if len(r.Violations) > 0 {
+			t.Fatalf("seed %d: %v\n%s", seed, r.Violations, Shrink(o, r))
+		}
+	}
+	if removed == 0 {
+		t.Error("no copy was removed in all these runs")
+	}
+	t.Logf("%d copies were removed", removed)
+}
+
 // restoring are the faults among which an old backup of Consul finds a primary that has heard of nothing newer.
 var restoring = []Fault{ConsulRestored, CutFromAll, CutFromMembers, Restart, PostmasterKill, SidecarCrash}
 
@@ -164,6 +183,7 @@ func TestMutations(t *testing.T) {
 		{EmptyConsulIsNew, []Fault{ConsulWiped, SidecarCrash}, "", false},
 		{UnknownIsEmpty, []Fault{LauncherSilent}, "", false},
 		{OldRecordBelieved, []Fault{ConsulRestored, Switchover, CutFromAll, HostCrash}, "", false},
+		{CopyGoesUnasked, []Fault{HostCrash, CutFromAll, PostmasterKill, Switchover, Reinit}, "", false},
 		{LapsedBelieved, restoring, "", false},
 		{RouterForgets, nil, "", false},
 	} {
@@ -172,7 +192,7 @@ func TestMutations(t *testing.T) {
 			const enough = 600
 			for seed := uint64(1); seed <= enough; seed++ {
 				o := options(seed)
-				o.Mutate, o.Faults, o.Kinds, o.Late = c.mutation, 2*time.Second, c.kinds, c.late
+				o.Mutate, o.Faults, o.Kinds, o.Late, o.NoRoom = c.mutation, 2*time.Second, c.kinds, c.late, c.mutation == CopyGoesUnasked
 				if c.mutation == DeadlineFromReply { // it shows where a renewal is answered just before its lease is over
 					o.Faults, o.Longest, o.Length, o.Members = 500*time.Millisecond, 3200*time.Millisecond, time.Minute, 3
 				}

@@ -53,6 +53,8 @@ type Options struct {
 	Sync string
 	// Late has the last member come to the cluster only while faults go on.
 	Late bool
+	// NoRoom has no disk with room for two copies, and operators who have settled that the old one goes first.
+	NoRoom bool
 	// Trace keeps the story of the run.
 	Trace bool
 }
