@@ -72,6 +72,7 @@ func TestAPI(t *testing.T) {
 		`howdah_router_sessions{route="rw",state="idle"} 1`, `howdah_router_sessions_total{route="rw"} 1`,
 		`howdah_router_errors_total{by="server",sqlstate="42601"} 1`, `howdah_router_epoch 4`,
 		`howdah_router_member_sessions{member="one"} 1`, `howdah_router_primary_known 1`, `howdah_router_bytes_total{from="client"} 7`,
+		`howdah_router_standby_lag_bytes{member="two"} 0`, `howdah_router_samples_total{result="ok",role="standby"} 0`, `howdah_router_own_connections 0`,
 	} {
 		if !strings.Contains(body, want+"\n") {
 			t.Errorf("no %s in the metrics", want)

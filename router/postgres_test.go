@@ -150,6 +150,15 @@ func testOptions(t *testing.T, c *cluster) {
 	if got := one[string](t, conn, "SHOW application_name"); got != "me" {
 		t.Errorf("application_name %q", got)
 	}
+	conn = c.connect(t, route.Auto, "&options=-c%20howdah.consistency%3DStrict")
+	if got := one[string](t, conn, "SHOW howdah.consistency"); got != "Strict" {
+		t.Errorf("howdah.consistency %q", got)
+	}
+	_, err := pgx.Connect(t.Context(), c.dsn(route.Auto, "alice", "&howdah.consistency=strong"))
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "22023" || !strings.Contains(refused.Hint, "eventual, session, strict") {
+		t.Errorf("a consistency that does not exist: %v", err)
+	}
 }
 
 func testCopy(t *testing.T, c *cluster) {
