@@ -232,6 +232,7 @@ func TestDemo(t *testing.T) {
 	if got := psql(t, ro, "select pg_is_in_recovery()"); got != "t" {
 		t.Errorf("the read-only port leads to a primary: %q", got)
 	}
+	routerMayAsk(t, dir)
 	second := startDemo(t, binary, args...)
 	second.refused(t, "another demo runs")
 	elsewhere := startDemo(t, binary, "--dir", filepath.Join(base, "elsewhere"), "--router-listen", free[0], "--router-ro-listen", free[1])

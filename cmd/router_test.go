@@ -1,13 +1,21 @@
 package cmd
 
 import (
+	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
 
 	"howdah/cmd/options"
+	"howdah/consul/boottime"
+	"howdah/consul/schema"
 	"howdah/router/own"
+	"howdah/sidecar/local"
 	"howdah/sidecar/postgres"
 )
 
@@ -72,4 +80,48 @@ func must(t *testing.T, f func() (string, error)) string {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// routerMayAsk checks that the members of the demo in dir let a router in, and tell it how far they are: one primary, and standbys that receive
+// its timeline.
+func routerMayAsk(t *testing.T, dir string) {
+	t.Helper()
+	var layout struct{ Members map[string]schema.Addresses }
+	b, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &layout)
+	}
+	if err != nil || len(layout.Members) != 3 {
+		t.Fatalf("the layout of the demo: %v, %v", layout, err)
+	}
+	c := &Router{RouterPasswordFile: filepath.Join(dir, "secrets", "router")}
+	password, err := c.ownPassword()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := own.New(own.Options{Password: password, Router: "test", DialTimeout: time.Minute, Timeout: time.Minute, Now: boottime.Now, Log: zap.NewNop()})
+	defer conns.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = local.Poll(ctx, 50*time.Millisecond, func() bool {
+		primaries, standbys := map[schema.Timeline]int{}, map[schema.Timeline]int{}
+		for name, a := range layout.Members {
+			p, s := own.Server{Member: name, Address: a.Postgres, Epoch: 1}, own.Server{Member: name, Address: a.Postgres}
+			conns.Set([]own.Server{p, s})
+			if timeline, lsn, err := conns.PrimaryLSN(ctx, p); err == nil && lsn > 0 {
+				primaries[timeline]++
+			} else if timeline, lsn, err := conns.ReplayLSN(ctx, s); err == nil && lsn > 0 {
+				standbys[timeline]++
+			}
+		}
+		for timeline, n := range primaries {
+			if timeline == 0 || n != 1 || standbys[timeline] != 2 {
+				return false
+			}
+		}
+		return len(primaries) == 1
+	})
+	if err != nil {
+		t.Errorf("a router does not learn how far the members are: %v", err)
+	}
 }
