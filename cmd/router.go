@@ -134,7 +134,7 @@ func (c *Router) Run(ctx context.Context) error {
 }
 
 // ownPassword returns what gives the password of the role howdah_router; nil if none is configured. A file is read each time, so that
-// it may change, and now, so that a mistake shows at the start.
+// it may change, and now, so that a mistake shows at the start. Of a file with former passwords the first line is taken.
 func (c *Router) ownPassword() (func() (string, error), error) {
 	switch {
 	case c.RouterPassword != "":
@@ -143,8 +143,11 @@ func (c *Router) ownPassword() (func() (string, error), error) {
 		return nil, nil
 	}
 	read := func() (string, error) {
-		secret, err := readSecretFile(c.RouterPasswordFile)
-		return secret.Reveal(), err
+		lines, err := readPasswordFile(c.RouterPasswordFile)
+		if err != nil {
+			return "", err
+		}
+		return lines[0].Reveal(), nil
 	}
 	_, err := read()
 	return read, err

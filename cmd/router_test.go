@@ -60,7 +60,7 @@ func TestRouterPassword(t *testing.T) {
 	if err != nil || must(t, f) != "first" {
 		t.Fatalf("from a file: %v", err)
 	}
-	write("second\n")
+	write("second\nfirst\n")
 	if got := must(t, f); got != "second" {
 		t.Errorf("after a change: %q", got)
 	}

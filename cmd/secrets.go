@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,12 +13,15 @@ import (
 
 	"howdah/cmd/options"
 	"howdah/detector"
+	"howdah/sidecar/postgres"
 )
 
 // Secrets are what the members of a cluster share and nobody else knows.
 type Secrets struct {
 	// The passwords of PostgreSQL's roles that howdah uses.
 	Superuser, Replication, Rewind, Router options.Secret
+	// Former are, by the file's name, the passwords below the first line: a server may still have one of them.
+	Former map[string][]options.Secret
 	// APIToken lets an operator change things through a member's API.
 	APIToken options.Secret
 	// GossipKeys are the keys of the gossip; the first encrypts.
@@ -33,18 +37,21 @@ func loadSecrets(dir, keyFile, tokenFile string) (Secrets, error) {
 		return s, fmt.Errorf("secrets-dir: %w", err)
 	}
 	var errs []error
-	for name, into := range map[string]*options.Secret{
-		"superuser": &s.Superuser, "replication": &s.Replication, "rewind": &s.Rewind, "router": &s.Router,
-	} {
-		secret, err := readOrGenerate(filepath.Join(dir, name), rand.Text)
-		*into = secret
-		errs = append(errs, err)
+	for _, name := range passwordFiles {
+		errs = append(errs, generateIfMissing(filepath.Join(dir, name), rand.Text))
 	}
-	var err error
+	err := errors.Join(errs...)
+	if err == nil {
+		err = s.readPasswords(dir)
+	}
+	errs = []error{err}
 	if tokenFile != "" {
 		s.APIToken, err = readSecretFile(tokenFile)
 	} else {
-		s.APIToken, err = readOrGenerate(filepath.Join(dir, "api.token"), rand.Text)
+		file := filepath.Join(dir, "api.token")
+		if err = generateIfMissing(file, rand.Text); err == nil {
+			s.APIToken, err = readSecretFile(file)
+		}
 	}
 	errs = append(errs, err)
 	if keyFile == "" {
@@ -53,6 +60,44 @@ func loadSecrets(dir, keyFile, tokenFile string) (Secrets, error) {
 	}
 	s.GossipKeys, err = readGossipKeys(keyFile)
 	return s, errors.Join(append(errs, err)...)
+}
+
+// passwordFiles are the names of the files that hold passwords of PostgreSQL's roles.
+var passwordFiles = []string{"superuser", "replication", "rewind", "router"}
+
+// readPasswords reads the passwords' files of a folder; it generates none. Nothing changes on an error, which names every mistake.
+func (s *Secrets) readPasswords(dir string) error {
+	read := map[string][]options.Secret{}
+	var errs []error
+	for _, name := range passwordFiles {
+		lines, err := readPasswordFile(filepath.Join(dir, name))
+		read[name] = lines
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.Superuser, s.Replication, s.Rewind, s.Router = read["superuser"][0], read["replication"][0], read["rewind"][0], read["router"][0]
+	s.Former = map[string][]options.Secret{}
+	for name, lines := range read {
+		if len(lines) > 1 {
+			s.Former[name] = lines[1:]
+		}
+	}
+	return nil
+}
+
+// inClear are the passwords for package postgres.
+func (s Secrets) inClear() postgres.Secrets {
+	former := map[string][]string{}
+	for name, lines := range s.Former {
+		for _, line := range lines {
+			former[name] = append(former[name], line.Reveal())
+		}
+	}
+	return postgres.Secrets{
+		Superuser: s.Superuser.Reveal(), Replication: s.Replication.Reveal(), Rewind: s.Rewind.Reveal(), Router: s.Router.Reveal(), Former: former,
+	}
 }
 
 func gossipKey() string {
@@ -81,13 +126,6 @@ func secretsFolder(dir string) error {
 		return fmt.Errorf("%s: its mode %04o lets every user of this machine put files there; chmod o-w %s", dir, mode, dir)
 	}
 	return nil
-}
-
-func readOrGenerate(file string, make func() string) (options.Secret, error) {
-	if err := generateIfMissing(file, make); err != nil {
-		return "", err
-	}
-	return readSecretFile(file)
 }
 
 // generateIfMissing writes a secret unless the file exists. The file comes into being whole: it is written under
@@ -141,19 +179,72 @@ func checkMode(name string) error {
 
 // readSecretFile returns the content of a file without the newline at its end.
 func readSecretFile(name string) (options.Secret, error) {
-	if err := checkMode(name); err != nil {
-		return "", err
-	}
-	data, err := os.ReadFile(name)
+	lines, err := readSecretLines(name)
 	if err != nil {
 		return "", err
 	}
-	text := strings.TrimRight(string(data), "\r\n")
-	switch {
-	case text == "":
-		return "", fmt.Errorf("%s is empty; write the secret into it, or remove it to have one generated", name)
-	case strings.ContainsAny(text, "\r\n\x00"):
+	if len(lines) > 1 {
 		return "", fmt.Errorf("%s holds more than one line; want the secret and nothing else", name)
 	}
-	return options.Secret(text), nil
+	return options.Secret(lines[0]), nil
+}
+
+// readPasswordFile returns the lines of a file: the password, then those that it had before.
+func readPasswordFile(name string) ([]options.Secret, error) {
+	lines, err := readSecretLines(name)
+	var all []options.Secret
+	for _, line := range lines {
+		all = append(all, options.Secret(line))
+	}
+	return all, err
+}
+
+// maxSecretBytes and maxSecretLines bound a file of secrets.
+const (
+	maxSecretBytes = 16 << 10
+	maxSecretLines = 10
+)
+
+func readSecretLines(name string) ([]string, error) {
+	if err := checkMode(name); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	lines, err := secretLines(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", name, err)
+	}
+	return lines, nil
+}
+
+// secretLines splits the content of a file; at least one line and none that is empty. An error holds nothing of it.
+func secretLines(data []byte) ([]string, error) {
+	if len(data) > maxSecretBytes {
+		return nil, fmt.Errorf("holds more than %d bytes", maxSecretBytes)
+	}
+	text := strings.TrimRight(string(data), "\r\n")
+	if text == "" {
+		return nil, errors.New("is empty; write the secret into it, or remove it to have one generated at the next start")
+	}
+	lines := strings.Split(text, "\n")
+	if len(lines) > maxSecretLines {
+		return nil, fmt.Errorf("holds more than %d lines", maxSecretLines)
+	}
+	for i, line := range lines {
+		if strings.ContainsAny(line, "\r\x00") {
+			return nil, fmt.Errorf("holds a carriage return or a zero byte in line %d; end lines by a line feed alone", i+1)
+		}
+		if line == "" {
+			return nil, fmt.Errorf("holds an empty line %d; want one secret in each line", i+1)
+		}
+	}
+	return lines, nil
 }

@@ -79,7 +79,10 @@ func TestSecretsThatAreThereAreNotTouched(t *testing.T) {
 	}{
 		"readable by all": {"superuser", "hush", 0o644, "chmod o= "},
 		"empty":           {"superuser", "\n", 0o600, "is empty"},
-		"two lines":       {"superuser", "hush\nhush\n", 0o600, "more than one line"},
+		"two tokens":      {"api.token", "hush\nhush\n", 0o600, "more than one line"},
+		"an empty line":   {"superuser", "hush\n\nhush\n", 0o600, "an empty line 2"},
+		"too many":        {"superuser", strings.Repeat("hush\n", 11), 0o600, "more than 10 lines"},
+		"CR/LF":           {"superuser", "hush\r\nhush\r\n", 0o600, "a carriage return or a zero byte in line 1"},
 		"key too short":   {"gossip.key", "aHVzaA==\n", 0o600, "holds 4 bytes, want 32"},
 		"no key":          {"gossip.key", "hush!\n", 0o600, "is not base64"},
 		"key for all":     {"gossip.key", "aHVzaA==\n", 0o604, "its mode 0604"},
@@ -123,4 +126,28 @@ func TestFilesNamedGoBeforeTheFolders(t *testing.T) {
 	if _, err := loadSecrets(dir, "", token); err == nil || !strings.Contains(err.Error(), "chmod o-w") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// FuzzSecretLines holds what is read to what was written, and every error to hold nothing of it.
+func FuzzSecretLines(f *testing.F) {
+	for _, seed := range []string{"", "\n", "hush", "hush\n", "hush\r\n", "new\nold\n", "new\r\nold", "\nhush", "hush\n\nhush", "hu\x00sh", strings.Repeat("x", maxSecretBytes+1)} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		lines, err := secretLines(data)
+		if err != nil {
+			if lines != nil || len(err.Error()) > 200 {
+				t.Errorf("%d lines with %v", len(lines), err)
+			}
+			return
+		}
+		if got := strings.Join(lines, "\n"); got == "" || got != strings.TrimRight(string(data), "\r\n") {
+			t.Errorf("read %q of %q", lines, data)
+		}
+		for _, line := range lines {
+			if line == "" || strings.ContainsAny(line, "\r\n\x00") {
+				t.Errorf("line %q", line)
+			}
+		}
+	})
 }

@@ -74,7 +74,7 @@ func (c *Sidecar) Declare(s *options.Set) {
 	declareName(s, &c.Name, "this member's name; it stays the same for as long as its data do")
 	s.String(&c.DataDir, "data-dir", "PostgreSQL's data directory, as the launcher sees it", options.Required, absolute)
 	s.String(&c.LaunchSocket, "launch-socket", "the socket of howdah launch", options.Required, absolute)
-	s.String(&c.SecretsDir, "secrets-dir", "files superuser, replication, rewind, router (passwords), gossip.key, api.token; those missing are generated", options.Required, absolute)
+	s.String(&c.SecretsDir, "secrets-dir", "files superuser, replication, rewind, router (passwords, read again when they change; former ones below the first line), gossip.key, api.token; those missing are generated", options.Required, absolute)
 	s.String(&c.BootstrapConfig, "bootstrap-config", "a YAML file with the configuration that a new cluster gets", options.Placeholder("FILE"))
 	s.String(&c.Init, "init", "the first data of a cluster that is not initialised: new (initdb), existing (adopt the primary's directory that is here) or restore (from a backup)",
 		options.OneOf(schema.InitNew, schema.InitExisting, schema.InitRestore))

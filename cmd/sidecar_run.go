@@ -29,6 +29,9 @@ func (c *Sidecar) Run(ctx context.Context) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGHUP)
+	defer signal.Stop(again)
 	m, err := c.prepare()
 	if err != nil {
 		return err
@@ -76,10 +79,17 @@ func (c *Sidecar) Run(ctx context.Context) error {
 	o := api.Options{Token: m.secrets.APIToken.Reveal(), CertFile: c.APICertFile, KeyFile: c.APIKeyFile}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return api.Serve(ctx, listener, api.New(reloading{s, func() error { return c.reread(s.SetTags, m.log) }}, o, m.log.Named("api")), o, m.log.Named("api"))
+		return api.Serve(ctx, listener, api.New(reloading{s, func() error {
+			select {
+			case again <- syscall.SIGHUP:
+			default:
+			}
+			return c.reread(s.SetTags, m.log)
+		}}, o, m.log.Named("api")), o, m.log.Named("api"))
 	})
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error { c.reloadOn(ctx, hangups, s.SetTags, m.log); return nil })
+	g.Go(func() error { c.watchPasswords(ctx, again, m, s); return nil })
 	return g.Wait()
 }
 
@@ -98,11 +108,7 @@ func (c *Sidecar) server(m member) (*postgres.Postgres, error) {
 	}
 	return postgres.New(postgres.Options{
 		Name: c.Name, Cluster: c.Cluster, DataDir: c.DataDir, SocketDir: c.PostgresSocketDir, Port: port, ListenAddresses: host,
-		Secrets: postgres.Secrets{
-			Superuser: m.secrets.Superuser.Reveal(), Replication: m.secrets.Replication.Reveal(),
-			Rewind: m.secrets.Rewind.Reveal(), Router: m.secrets.Router.Reveal(),
-		},
-		Restore: c.restore(), Log: m.log.Named("postgres"),
+		Secrets: m.secrets.inClear(), Restore: c.restore(), Log: m.log.Named("postgres"),
 	}, sidecar.Runner{Client: m.launcher})
 }
 

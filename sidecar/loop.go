@@ -44,6 +44,8 @@ type loop struct {
 	replicas []postgres.Replica
 	pending  []string // settings that wait for a restart
 
+	passwords passwords
+
 	reignCtx  context.Context // ends with the reign
 	endReign  context.CancelFunc
 	published schema.Status

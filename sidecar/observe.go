@@ -241,10 +241,14 @@ func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
 		case errors.Is(err, postgres.ErrNotListening):
 			l.obs.SQL.State = decide.SQLRefused
 		case errors.Is(err, postgres.ErrPassword):
-			l.log.Error("the superuser's password is refused", zap.Error(err))
+			if l.passwords.login != err.Error() {
+				l.log.Error("the superuser's password is refused", zap.Error(err))
+			}
+			l.passwords.login = err.Error()
 		}
 		return
 	}
+	l.passwords.login = ""
 	s := decide.SQL{
 		State: decide.SQLOK, At: at, InRecovery: p.InRecovery, SystemID: p.SystemID, Timeline: p.Timeline, LSN: p.LSN,
 		ReplayLSN: p.ReplayLSN, Streaming: p.Streaming(), Version: p.ServerVersionNum, WALWaits: p.WALWaits,

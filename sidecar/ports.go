@@ -77,6 +77,8 @@ type Server interface {
 	Promote(ctx context.Context) error
 	Checkpoint(ctx context.Context) error
 	EnsureRoles(ctx context.Context) error
+	SetSecrets(s postgres.Secrets) error
+	HeedPasswords(ctx context.Context, from *postgres.Upstream) (settled bool, err error)
 	EnsureSlots(ctx context.Context, want []postgres.Slot) error
 	EnsurePermanentSlots(ctx context.Context, want map[string]schema.PermanentSlot) error
 	Identify(ctx context.Context, u postgres.Upstream) (postgres.Identity, error)

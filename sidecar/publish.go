@@ -3,6 +3,7 @@ package sidecar
 import (
 	"crypto/rand"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -48,6 +49,9 @@ func (l *loop) status() schema.Status {
 	}
 	if st.State == "" {
 		st.State = schema.StateUnknown
+	}
+	if trouble := l.passwords.trouble(); trouble != "" {
+		st.Reason = strings.TrimPrefix(st.Reason+"; "+trouble, "; ")
 	}
 	return st
 }

@@ -118,7 +118,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 // SetTags changes the member's tags: decisions and the status heed them at once, the document in Consul soon after.
 func (s *Sidecar) SetTags(tags schema.Tags) error {
 	if !s.running.Load() || !s.loop.post(func() { s.loop.obs.Tags = tags; wake(s.loop.wakeUpkeep) }) {
-		return errors.New("the sidecar is still starting, or ending")
+		return errNotRunning
 	}
 	return nil
 }

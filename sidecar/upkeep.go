@@ -33,6 +33,11 @@ type duties struct {
 	peers    []schema.Peer
 	tags     schema.Tags
 	started  schema.Instant // of the Postgres that runs
+	// passwords is their generation; from is what a standby follows, nil if nobody is known.
+	passwords uint64
+	streaming bool
+	runs      bool
+	from      *postgres.Upstream
 }
 
 // upkeepEvery is how often upkeep looks; slowUpkeep how often it does again what seems done.
@@ -48,6 +53,9 @@ type upkeep struct {
 	rolesFor         schema.Epoch
 	checkedFor       schema.Epoch // of the reign whose first checkpoint was asked for
 	rolesAt          schema.Instant
+	rolesOf          uint64 // the generation of the passwords
+	heeding          heeding
+	toldForce        string
 	slotsFor         []string
 	slotsAt          schema.Instant
 	slotsOf          schema.Instant // the Postgres that they were made in: a clone comes without
@@ -93,9 +101,12 @@ func (l *loop) duties() duties {
 		now: l.obs.Now, role: l.published.Role, answers: l.obs.SQL.Answers(), consul: l.obs.Consul.Seen && l.obs.Consul.Error == "",
 		epoch: l.memory.Record.Epoch, state: l.obs.State, members: l.memory.Record.Members, config: l.obs.Config,
 		systemID: l.memory.Record.SystemID, version: l.obs.SQL.Version, peers: slices.Clone(l.obs.Peers),
-		started: l.obs.Process.Since, tags: l.obs.Tags,
+		started: l.obs.Process.Since, tags: l.obs.Tags, passwords: l.passwords.generation, streaming: l.obs.SQL.Streaming,
+		runs: l.obs.Process.State == decide.ProcessRunning,
 	}
 	d.serving = r.Active && r.Phase == schema.PhaseServing && l.obs.SQL.Answers() && !l.obs.SQL.InRecovery && l.obs.Process.State == decide.ProcessRunning
+	// An address that cannot be read is nobody's; whoever follows it says so.
+	d.from, _ = actor{s: l.s, config: l.obs.Config}.upstream(l.memory.Following)
 	d.leads = r.Active && r.Phase == schema.PhaseFollowing && l.obs.Config.Follow.Set()
 	return d
 }
@@ -112,6 +123,9 @@ func (u *upkeep) turn(ctx context.Context, d duties) {
 	}
 	if d.serving {
 		u.try("ensure roles", func() error { return u.roles(ctx, d) })
+	}
+	if d.runs && d.role == schema.RoleStandby {
+		u.try("look after passwords", func() error { return u.heed(ctx, d) })
 	}
 	if d.serving {
 		u.checkpoint(ctx, d)
@@ -198,17 +212,19 @@ func (u *upkeep) register(ctx context.Context, d duties) error {
 	return nil
 }
 
-// roles sees to howdah's roles, at the beginning of each reign and from time to time.
+// roles sees to howdah's roles, at the beginning of each reign, when passwords have changed and from time to time.
 func (u *upkeep) roles(ctx context.Context, d duties) error {
-	if u.rolesFor == d.epoch && d.now.Sub(u.rolesAt) < 3*slowUpkeep {
+	if u.rolesFor == d.epoch && u.rolesOf == d.passwords && d.now.Sub(u.rolesAt) < 3*slowUpkeep {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := u.s.d.Server.EnsureRoles(ctx); err != nil {
+		u.tellForce(err)
 		return err
 	}
-	u.rolesFor, u.rolesAt = d.epoch, d.now
+	u.tellForce(nil)
+	u.rolesFor, u.rolesAt, u.rolesOf = d.epoch, d.now, d.passwords
 	return nil
 }
 

@@ -231,7 +231,7 @@ func (p *Postgres) adoptable(ctx context.Context) (DataDir, error) {
 // claimSuperuser sets the password of the role postgres by the single-user mode, which needs no password and lets nobody
 // else in. A server that crashed goes through crash recovery on the way.
 func (p *Postgres) claimSuperuser(ctx context.Context) error {
-	v, err := newVerifier(p.o.Secrets.Superuser)
+	v, err := newVerifier(p.keys.present().Superuser)
 	if err != nil {
 		return err
 	}

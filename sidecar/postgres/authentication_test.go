@@ -49,11 +49,11 @@ func TestAuthenticationFunction(t *testing.T) {
 			"alice": "SCRAM-SHA-256$ f t 7", "late": "none t t -1", "later": "SCRAM-SHA-256$ f t -1", "grouped": "none f f -1", "nobody": "", "": "",
 			"x'; DROP ROLE alice --": "", "Alice": "",
 		} {
-			if got := looksUp(t, on, m.o.Secrets.Router, role); got != want {
+			if got := looksUp(t, on, m.keys.present().Router, role); got != want {
 				t.Errorf("%s: %s is told as %q, want %q", when, role, got, want)
 			}
 		}
-		if got := looksUp(t, on, m.o.Secrets.Router, "older"); !strings.HasPrefix(got, "md5") || !strings.HasSuffix(got, " f t -1") {
+		if got := looksUp(t, on, m.keys.present().Router, "older"); !strings.HasPrefix(got, "md5") || !strings.HasSuffix(got, " f t -1") {
 			t.Errorf("%s: md5 is told as %q", when, got)
 		}
 	}

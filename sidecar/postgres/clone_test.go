@@ -252,10 +252,10 @@ func TestCloneRefuses(t *testing.T) {
 	r = good
 	r.From.Port = postgrestest.FreePort(t)
 	try("unreachable", r, ErrUnreachable, "one at 127.0.0.1")
-	password := two.o.Secrets.Replication
-	two.o.Secrets.Replication = "wrong"
+	password := two.keys.present().Replication
+	two.knows(func(s *Secrets) { s.Replication = "wrong" })
 	try("wrong password", good, ErrPassword, ReplicationRole, `"replication"`)
-	two.o.Secrets.Replication = password
+	two.knows(func(s *Secrets) { s.Replication = password })
 
 	two.tools = tools{before: func(_ context.Context, c Command) (Result, bool, error) {
 		return Result{Output: "pg_controldata (PostgreSQL) 14.3\n"}, strings.Contains(strings.Join(c.Args, " "), "--version"), nil

@@ -266,14 +266,18 @@ func (p *Postgres) cleanAutoConf(dir string, w *written) error {
 	return w.put(dir, autoConfName, rest)
 }
 
-// writePassfile writes D.pgpass. Any host and port, because the primary changes.
+// writePassfile writes D.pgpass. Any host and port, because the primary changes. The WAL receiver reads it at each
+// connection, so a change needs no reload.
 func (p *Postgres) writePassfile() error {
+	p.passfileLock.Lock()
+	defer p.passfileLock.Unlock()
 	_, err := writeFile(p.passfile(), []byte(p.passText()), 0o600)
 	return err
 }
 
+// passText holds the replication password that is in force, as far as is known: libpq tries one only.
 func (p *Postgres) passText() string {
-	return strings.Join([]string{"*", "*", "*", ReplicationRole, quotePassfile(p.o.Secrets.Replication)}, ":") + "\n"
+	return strings.Join([]string{"*", "*", "*", ReplicationRole, quotePassfile(p.keys.candidates(ReplicationRole)[0])}, ":") + "\n"
 }
 
 func (p *Postgres) passfile() string { return p.o.DataDir + ".pgpass" }

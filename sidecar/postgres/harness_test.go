@@ -82,6 +82,13 @@ func newPrimary(t testing.TB, name string) *member {
 	return m
 }
 
+// knows makes the passwords that change leaves the only ones that the member knows.
+func (m *member) knows(change func(*Secrets)) {
+	s := m.keys.present()
+	change(&s)
+	m.keys = newKeyring(s)
+}
+
 func (m *member) configure(s Settings) Change {
 	m.t.Helper()
 	s.Config = m.config

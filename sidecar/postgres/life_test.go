@@ -121,7 +121,7 @@ func TestEnsureRoles(t *testing.T) {
 		}
 		return err
 	}
-	for role, password := range map[string]string{RewindRole: m.o.Secrets.Rewind, RouterRole: m.o.Secrets.Router} {
+	for role, password := range map[string]string{RewindRole: m.keys.present().Rewind, RouterRole: m.keys.present().Router} {
 		if err := login(role, password, "postgres"); err != nil {
 			t.Errorf("%s: %v", role, err)
 		}
@@ -139,11 +139,11 @@ func TestEnsureRoles(t *testing.T) {
 	m.server.Exec("SELECT pg_reload_conf()")
 	m.Close() // what is changed for new connections must not matter to ours
 	m.server.Exec("ALTER ROLE howdah_rewind NOLOGIN SUPERUSER; DROP OWNED BY howdah_router; DROP ROLE howdah_router; REVOKE EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean) FROM howdah_rewind")
-	m.o.Secrets.Replication = "another one"
+	m.knows(func(s *Secrets) { s.Replication = "another one" })
 	if err := m.EnsureRoles(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for role, password := range map[string]string{RewindRole: m.o.Secrets.Rewind, RouterRole: m.o.Secrets.Router} {
+	for role, password := range map[string]string{RewindRole: m.keys.present().Rewind, RouterRole: m.keys.present().Router} {
 		if err := login(role, password, "postgres"); err != nil {
 			t.Errorf("%s: %v", role, err)
 		}
@@ -154,7 +154,7 @@ func TestEnsureRoles(t *testing.T) {
 	if got := m.server.Query("SELECT string_agg(rolname || rolsuper || rolreplication, ' ' ORDER BY rolname) FROM pg_authid WHERE rolname LIKE 'howdah%'"); got != "howdah_replicationfalsetrue howdah_rewindfalsefalse howdah_routerfalsefalse" {
 		t.Error(got)
 	}
-	for _, secret := range []string{m.o.Secrets.Superuser, m.o.Secrets.Replication, m.o.Secrets.Rewind, m.o.Secrets.Router, "SCRAM-SHA-256$"} {
+	for _, secret := range []string{m.keys.present().Superuser, m.keys.present().Replication, m.keys.present().Rewind, m.keys.present().Router, "SCRAM-SHA-256$"} {
 		if m.server.LogContains(secret) {
 			t.Errorf("the server's log holds %s", secret)
 		}

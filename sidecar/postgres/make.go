@@ -56,7 +56,7 @@ func (p *Postgres) initdb(ctx context.Context, cfg schema.ClusterConfig) error {
 func (p *Postgres) fillByInitdb(ctx context.Context, s dirSwap, feat features, settings Settings) error {
 	dir := s.newPath(workInit)
 	// A file, because an argument shows in ps and the standard input of another user's process cannot be opened by path.
-	if _, err := writeFile(s.pwfile(), []byte(p.o.Secrets.Superuser+"\n"), 0o600); err != nil {
+	if _, err := writeFile(s.pwfile(), []byte(p.keys.present().Superuser+"\n"), 0o600); err != nil {
 		return err
 	}
 	args := []string{"--pgdata=" + dir, "--username=" + SuperuserRole, "--pwfile=" + s.pwfile(),

@@ -25,12 +25,6 @@ const (
 	RouterRole      = "howdah_router"
 )
 
-// Secrets are the passwords of howdah's roles, in clear. They must be printable ASCII:
-// what other characters become in SCRAM depends on the library that prepares them.
-type Secrets struct {
-	Superuser, Replication, Rewind, Router string
-}
-
 // Options say which server this is. All paths are absolute and the same for the sidecar
 // and for whatever runs the tools and the server.
 type Options struct {
@@ -44,7 +38,8 @@ type Options struct {
 	// ListenAddresses is PostgreSQL's listen_addresses; Port its port, also of the unix socket.
 	ListenAddresses string
 	Port            int
-	Secrets         Secrets
+	// Secrets are what it begins with; see SetSecrets.
+	Secrets Secrets
 	// Restore is what Restore does; its zero value where there is nothing to restore.
 	Restore RestoreOptions
 	Log     *zap.Logger
@@ -84,6 +79,7 @@ type Postgres struct {
 	o     Options
 	tools Runner
 	log   *zap.Logger
+	keys  *keyring // the only place where passwords are kept
 
 	probes *session // for Probe alone, so that nothing delays it
 	duties *session
@@ -96,7 +92,8 @@ type Postgres struct {
 	working sync.Mutex
 	cloning atomic.Bool
 
-	provenLock sync.Mutex // held while the file of what is proven changes
+	provenLock   sync.Mutex // held while the file of what is proven changes
+	passfileLock sync.Mutex // held while the passfile is written
 }
 
 // New checks o and returns a Postgres. It touches no file and opens no connection.
@@ -123,27 +120,10 @@ func New(o Options, tools Runner) (*Postgres, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	p := &Postgres{o: o, tools: tools, log: o.Log}
+	p := &Postgres{o: o, tools: tools, log: o.Log, keys: newKeyring(o.Secrets)}
+	p.o.Secrets = Secrets{}
 	p.probes, p.duties = newSession(p), newSession(p)
 	return p, nil
-}
-
-func (s Secrets) validate() error {
-	var errs []error
-	for _, e := range []struct{ file, password string }{
-		{"superuser", s.Superuser}, {"replication", s.Replication}, {"rewind", s.Rewind}, {"router", s.Router},
-	} {
-		if e.password == "" {
-			errs = append(errs, fmt.Errorf("secret %s: must not be empty", e.file))
-		}
-		for _, c := range e.password {
-			if c < ' ' || c > '~' {
-				errs = append(errs, fmt.Errorf("secret %s: only printable ASCII characters are allowed", e.file))
-				break
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Close ends the connections that are kept.

@@ -52,7 +52,7 @@ func TestProbeErrors(t *testing.T) {
 	}
 	m.start()
 	m.Close()
-	m.o.Secrets.Superuser = "wrong"
+	m.knows(func(s *Secrets) { s.Superuser = "wrong" })
 	if err := short(5 * time.Second); !errors.Is(err, ErrPassword) {
 		t.Errorf("wrong password: %v", err)
 	}
@@ -84,7 +84,7 @@ func TestProbeSyncWait(t *testing.T) {
 	}()
 	m.until("a commit that waits", func() bool { return m.probe().WaitingSyncCommits == 1 })
 	// howdah's own work does not wait.
-	m.o.Secrets.Router = "changed"
+	m.knows(func(s *Secrets) { s.Router = "changed" })
 	if err := m.EnsureRoles(t.Context()); err != nil {
 		t.Error(err)
 	}

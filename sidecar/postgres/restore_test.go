@@ -71,7 +71,7 @@ func archived(t *testing.T) (backup, archive string) {
 	}
 	m.server.Exec("CREATE TABLE rows (n int); INSERT INTO rows VALUES (1)")
 	postgrestest.MustRun(t, "pg_basebackup", "-D", backup, "-c", "fast", "-X", "none", "--no-sync",
-		"-d", fmt.Sprintf("host=%s port=%d user=%s password=%s", m.o.SocketDir, m.o.Port, ReplicationRole, quoteConninfo(m.o.Secrets.Replication)))
+		"-d", fmt.Sprintf("host=%s port=%d user=%s password=%s", m.o.SocketDir, m.o.Port, ReplicationRole, quoteConninfo(m.keys.present().Replication)))
 	m.server.Exec("INSERT INTO rows VALUES (2)")
 	m.server.Exec("SELECT pg_create_restore_point('here')")
 	m.server.Exec("INSERT INTO rows VALUES (3)")

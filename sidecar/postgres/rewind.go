@@ -113,7 +113,7 @@ func (p *Postgres) rewind(ctx context.Context, r RewindRequest) error {
 	}
 	p.log.Info("rewinding", zap.String("to", r.From.String()))
 	out, err := p.runTool(ctx, Command{Tool: "pg_rewind", Args: args, Env: map[string]string{
-		"PGPASSWORD": p.o.Secrets.Rewind, "PGAPPNAME": p.o.Name, "PGOPTIONS": "-c statement_timeout=0",
+		"PGPASSWORD": p.keys.candidates(RewindRole)[0], "PGAPPNAME": p.o.Name, "PGOPTIONS": "-c statement_timeout=0",
 	}})
 	if untouched(out, err) {
 		return p.unmarkUntouched(s, out, err)
@@ -196,9 +196,13 @@ func (p *Postgres) connectSource(ctx context.Context, u Upstream) (*pgx.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	cfg.Password = p.o.Secrets.Rewind
 	cfg.RuntimeParams = map[string]string{"application_name": p.o.Name, "search_path": "pg_catalog"}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	var conn *pgx.Conn
+	err = p.withPassword(RewindRole, func(password string) error {
+		cfg.Password = password
+		conn, err = pgx.ConnectConfig(ctx, cfg)
+		return err
+	})
 	if err != nil {
 		return nil, remoteError(u, RewindRole, "rewind", err)
 	}

@@ -89,7 +89,7 @@ func TestRewind(t *testing.T) {
 			if err := one.Rewind(t.Context(), one.rewindRequest(two)); err != nil {
 				t.Fatal(err)
 			}
-			if given.Env["PGPASSWORD"] != one.o.Secrets.Rewind || strings.Contains(strings.Join(given.Args, " "), one.o.Secrets.Rewind) {
+			if given.Env["PGPASSWORD"] != one.keys.present().Rewind || strings.Contains(strings.Join(given.Args, " "), one.keys.present().Rewind) {
 				t.Error("the password goes by the environment, and by nothing else")
 			}
 			d := one.inspect()
@@ -200,10 +200,10 @@ func TestRewindRefuses(t *testing.T) {
 	r = good
 	r.SystemID = "42"
 	try("another cluster", r, ErrCannotRewind, "42")
-	password := one.o.Secrets.Rewind
-	one.o.Secrets.Rewind = "wrong"
+	password := one.keys.present().Rewind
+	one.knows(func(s *Secrets) { s.Rewind = "wrong" })
 	try("wrong password", good, ErrPassword, RewindRole)
-	one.o.Secrets.Rewind = password
+	one.knows(func(s *Secrets) { s.Rewind = password })
 	one.tools = tools{before: failTool("pg_rewind", "pg_rewind: error: could not open file")}
 	try("a tool that fails at once", good, ErrCannotRewind, "could not open file")
 	one.tools = tools{before: func(_ context.Context, c Command) (Result, bool, error) {

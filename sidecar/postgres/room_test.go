@@ -319,10 +319,10 @@ func TestCloneWithoutRoom(t *testing.T) {
 	r.SystemID = "42"
 	refused("another cluster", r, nil, ErrOtherCluster, "42")
 	refused("the lock is not sure", good, errors.New("no longer renews its lease"), ErrDiskFull, "not sure: no longer renews")
-	password := two.o.Secrets.Replication
-	two.o.Secrets.Replication = "wrong"
+	password := two.keys.present().Replication
+	two.knows(func(s *Secrets) { s.Replication = "wrong" })
 	refused("wrong password", good, nil, ErrPassword, ReplicationRole)
-	two.o.Secrets.Replication = password
+	two.knows(func(s *Secrets) { s.Replication = password })
 	link := filepath.Join(two.o.DataDir, "pg_tblspc", "16999")
 	if err := os.Symlink(t.TempDir(), link); err != nil {
 		t.Fatal(err)

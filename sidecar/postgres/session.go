@@ -110,7 +110,6 @@ func (p *Postgres) connectDatabase(ctx context.Context, name string) (*pgx.Conn,
 	if err != nil {
 		return nil, err
 	}
-	cfg.Password = p.o.Secrets.Superuser
 	cfg.RuntimeParams = map[string]string{
 		"application_name":              "howdah",
 		"search_path":                   "pg_catalog",
@@ -124,7 +123,12 @@ func (p *Postgres) connectDatabase(ctx context.Context, name string) (*pgx.Conn,
 		"log_min_error_statement":       "panic",
 		"password_encryption":           "scram-sha-256",
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	var conn *pgx.Conn
+	err = p.withPassword(SuperuserRole, func(password string) error {
+		cfg.Password = password
+		conn, err = pgx.ConnectConfig(ctx, cfg)
+		return err
+	})
 	if err != nil {
 		return nil, p.connectError(err)
 	}
@@ -156,7 +160,7 @@ func passwordError(pgErr *pgconn.PgError, role, secret string, err error) error 
 	case "57P03": // ERRCODE_CANNOT_CONNECT_NOW
 		return fmt.Errorf("%w: %s", ErrNotReady, pgErr.Message)
 	case "28P01": // ERRCODE_INVALID_PASSWORD
-		return fmt.Errorf("%w of role %s: check the file %q in the secrets directory (%s)", ErrPassword, role, secret, pgErr.Message)
+		return fmt.Errorf("%w of role %s: check the file %q in the secrets directory (%s); %s", ErrPassword, role, secret, pgErr.Message, passwordRemedy)
 	case "28000": // ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION: no such role, no login, or no line in pg_hba.conf
 		return fmt.Errorf("%w or the role %s: %s", ErrPassword, role, pgErr.Message)
 	}

@@ -52,9 +52,13 @@ func (p *Postgres) onReplication(ctx context.Context, u Upstream, f func(*pgconn
 	if err != nil {
 		return fmt.Errorf("%s: %w", u, err)
 	}
-	cfg.Password = p.o.Secrets.Replication
 	cfg.RuntimeParams = map[string]string{"replication": "true", "application_name": p.o.Name}
-	c, err := pgconn.ConnectConfig(ctx, cfg)
+	var c *pgconn.PgConn
+	err = p.withPassword(ReplicationRole, func(password string) error {
+		cfg.Password = password
+		c, err = pgconn.ConnectConfig(ctx, cfg)
+		return err
+	})
 	if err != nil {
 		return remoteError(u, ReplicationRole, "replication", err)
 	}
