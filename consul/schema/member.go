@@ -28,7 +28,7 @@ type State string
 const (
 	StateUnknown       State = "unknown"        // nothing was learned; never read as dead
 	StateInitializing  State = "initializing"   // initdb runs
-	StateCloning       State = "cloning"        // pg_basebackup runs
+	StateCloning       State = "cloning"        // pg_basebackup runs, or pg_rewind
 	StateStarting      State = "starting"       // the postmaster runs, no connection is accepted yet
 	StateRunning       State = "running"        // accepts connections
 	StateStreaming     State = "streaming"      // a standby that receives WAL

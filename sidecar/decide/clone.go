@@ -23,8 +23,8 @@ type Cloning struct {
 //
 // A rewind neither waits nor counts: it copies what differs, and it is how a primary that has failed comes back.
 func (d *decision) clone(up Upstream, why string) {
-	if d.o.Busy[SlotPostgres] == Clone {
-		return // tellClone speaks
+	if busy := d.o.Busy[SlotPostgres]; busy == Clone || busy == Rewind {
+		return // tellClone or tellRewind speaks
 	}
 	if d.heldBack(Clone) { // others may go meanwhile
 		d.say(schema.StateWaiting, "waiting to clone again: %s", why)

@@ -27,6 +27,7 @@ func Decide(o Observation, m Memory) (Plan, Memory) {
 		d.subject()
 	}
 	d.tellClone()
+	d.tellRewind()
 	d.plan.Resumes = d.resumes()
 	return d.plan, d.m
 }

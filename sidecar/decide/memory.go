@@ -46,6 +46,7 @@ type Memory struct {
 	Reports       Reports
 	Rejoin        Rejoin
 	Rewinds       Rewinds
+	Rewinding     Rewinding
 	Clone         Cloning
 	// Removed says that our copy was last seen removed; see Data.
 	Removed bool

@@ -1,6 +1,10 @@
 package decide
 
-import "howdah/consul/schema"
+import (
+	"fmt"
+
+	"howdah/consul/schema"
+)
 
 // rewindTries is how often a rewind that left the directory as it was is tried under one leader.
 const rewindTries = 4
@@ -15,6 +19,9 @@ type Rewinds struct {
 	Why  string
 }
 
+// Rewinding is what is told of the rewind that was begun last, while it runs.
+type Rewinding struct{ To, Why string }
+
 // repair brings a stopped Postgres whose history does not lead to the leader's onto it: by a rewind, which copies
 // what differs, or where that is not possible or came to nothing under this leader, by a clone.
 func (d *decision) repair(up Upstream, epoch schema.Epoch) {
@@ -28,8 +35,18 @@ func (d *decision) repair(up Upstream, epoch schema.Epoch) {
 	case !data.CanRewind:
 		d.clone(up, why+"; no rewind: "+data.RewindWhy)
 	default:
-		d.do(Action{Kind: Rewind, From: up, Epoch: epoch, Why: why})
+		if d.do(Action{Kind: Rewind, From: up, Epoch: epoch, Why: why}) {
+			d.m.Rewinding = Rewinding{To: up.Member, Why: why}
+		}
 		d.say(schema.StateCloning, "rewinding to %s: %s", up.Member, why)
+	}
+}
+
+// tellRewind says that a rewind runs, whatever else this member waits for. Until it ends the directory shows itself as incomplete,
+// which is no reason to clone.
+func (d *decision) tellRewind() {
+	if r := d.m.Rewinding; d.o.Busy[SlotPostgres] == Rewind {
+		d.plan.State, d.plan.Reason = schema.StateCloning, fmt.Sprintf("rewinding to %s: %s", r.To, r.Why)
 	}
 }
 

@@ -73,6 +73,49 @@ func TestRewindBeforeClone(t *testing.T) {
 	}
 }
 
+// TestARewindIsToldOf: while pg_rewind runs its directory shows itself as incomplete; nothing is to be cloned for that.
+func TestARewindIsToldOf(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Observation)
+	}{
+		{"not looked at since it began", func(*Observation) {}},
+		{"half-way", func(o *Observation) { o.Data.State = DataIncomplete }},
+		{"half-way, and the leader does not serve", func(o *Observation) {
+			o.Data.State, o.Lock.Leader.Phase = DataIncomplete, schema.PhasePromoting
+		}},
+		{"half-way, and the cluster is paused", func(o *Observation) { o.Data.State, o.Config.Pause = DataIncomplete, true }},
+		{"half-way, and the directory cannot be read", func(o *Observation) { o.Data.State, o.Data.Detail = DataUnknown, "EIO" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, m := loser()
+			p, m := Decide(o, m)
+			if !slices.Equal(planned(p), []Kind{Rewind}) {
+				t.Fatalf("planned %v", planned(p))
+			}
+			o.Busy[SlotPostgres] = Rewind
+			c.change(&o)
+			p, m = Decide(o, m)
+			if p.State != schema.StateCloning || p.Reason != "rewinding to pg1: its history does not lead to that of pg1" {
+				t.Errorf("%s: %s", p.State, p.Reason)
+			}
+			if p.CloneFrom != "" || m.Clone != (Cloning{}) {
+				t.Errorf("it takes the turn of others that are cloned from %q: %+v", p.CloneFrom, m.Clone)
+			}
+		})
+	}
+}
+
+// TestARewindCutShortIsToldOf: its directory is cloned, and the reason is no longer the rewind.
+func TestARewindCutShortIsToldOf(t *testing.T) {
+	o, m := loser()
+	_, m = Decide(o, m)
+	o.Data.State = DataIncomplete
+	if p, _ := Decide(o, m); !strings.Contains(p.Reason, "from pg1: ") || !strings.HasSuffix(p.Reason, "the data directory is incomplete") {
+		t.Errorf("%s: %s", p.State, p.Reason)
+	}
+}
+
 // TestAStandbyThatDoesNotComeUp was rewound to a primary that is gone, or lacks WAL that nobody has any more.
 func TestAStandbyThatDoesNotComeUp(t *testing.T) {
 	for _, c := range []struct {
