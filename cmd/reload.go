@@ -2,9 +2,11 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"howdah/cmd/options"
 	"howdah/cmd/statustable"
@@ -21,18 +23,21 @@ type Reload struct {
 	TokenAccess
 	// Members are the members to reload; none means all.
 	Members []string
+	// Output is text or json.
+	Output string
 
 	stdio Stdio
 }
 
 // NewReload returns a Reload with its defaults.
-func NewReload(stdio Stdio) *Reload { return &Reload{stdio: stdio} }
+func NewReload(stdio Stdio) *Reload { return &Reload{Output: "text", stdio: stdio} }
 
 // Declare implements Command.
 func (c *Reload) Declare(s *options.Set) {
 	c.declare(s)
 	s.Group("Reload")
 	c.declareToken(s, func() bool { return true })
+	s.String(&c.Output, "output", "how it is shown", options.Short("o"), options.OneOf("text", "json"))
 }
 
 // Validate returns every mistake at once.
@@ -80,36 +85,70 @@ func (c *Reload) Run(ctx context.Context) error {
 	if err := allKnown(p, c.Members); err != nil {
 		return err
 	}
+	all := c.ask(ctx, v, p)
+	if c.Output == "json" {
+		err = writeJSON(c.stdio, all)
+	}
 	var failed []string
-	for _, r := range p.Members {
-		if len(c.Members) > 0 && !slices.Contains(c.Members, r.Name) {
+	for _, r := range all {
+		if r.Error != "" || r.Failed() {
+			failed = append(failed, r.Member)
+		}
+		if c.Output == "json" {
 			continue
 		}
-		lines := []string{"it does not answer here: " + r.NoAnswer}
-		bad := true
-		if r.Answered {
-			lines, bad = c.one(ctx, v, r)
-		}
-		if bad {
-			failed = append(failed, r.Name)
-		}
-		for _, line := range lines {
-			fmt.Fprintf(c.stdio.Out, "%s: %s\n", r.Name, printable(line))
+		for _, line := range r.lines() {
+			fmt.Fprintf(c.stdio.Out, "%s: %s\n", printable(r.Member), printable(line))
 		}
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("not everything is as the files say on: %s", strings.Join(failed, ", "))
+		err = errors.Join(err, fmt.Errorf("not everything is as the files say on: %s", strings.Join(failed, ", ")))
 	}
-	return nil
+	return err
 }
 
-// one reloads one member, and returns what there is to say of it and whether something is wrong.
-func (c *Reload) one(ctx context.Context, v *view, r statustable.Row) ([]string, bool) {
-	report, err := v.members.reload(ctx, r.Addresses.API)
-	if err != nil {
-		return []string{"not reloaded: " + err.Error()}, true
+// reloaded is one member's report. Error is set where there is none.
+type reloaded struct {
+	Member string `json:"member"`
+	Error  string `json:"error,omitempty"`
+	schema.ReloadReport
+}
+
+func (r reloaded) lines() []string {
+	if r.Error != "" {
+		return []string{r.Error}
 	}
-	return told(report), report.Failed()
+	return told(r.ReloadReport)
+}
+
+// ask asks all at the same time: a Postgres that hangs keeps nobody else waiting.
+func (c *Reload) ask(ctx context.Context, v *view, p statustable.Picture) []reloaded {
+	rows := slices.DeleteFunc(slices.Clone(p.Members), func(r statustable.Row) bool {
+		return len(c.Members) > 0 && !slices.Contains(c.Members, r.Name)
+	})
+	all := make([]reloaded, len(rows))
+	var asking sync.WaitGroup
+	for i, r := range rows {
+		all[i].Member = r.Name
+		if !r.Answered {
+			all[i].Error = "it does not answer here: " + r.NoAnswer
+			continue
+		}
+		asking.Go(func() {
+			report, err := v.members.reload(ctx, r.Addresses.API)
+			var no refused
+			switch {
+			case errors.As(err, &no):
+				all[i].Error = "not reloaded: " + err.Error()
+			case err != nil:
+				all[i].Error = err.Error() + "; it is not known whether it was reloaded"
+			default:
+				all[i].ReloadReport = report
+			}
+		})
+	}
+	asking.Wait()
+	return all
 }
 
 // told puts a report into lines for people.

@@ -1,6 +1,9 @@
 package cmd
 
 import (
+	"encoding/json"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +51,7 @@ func TestReload(t *testing.T) {
 			if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
 				t.Errorf("error %v, want %q", err, c.fails)
 			}
+			slices.Sort(members.ordered) // all are asked at the same time
 			if got := strings.Join(members.ordered, ", "); got != c.asked {
 				t.Errorf("asked %s, want %s", got, c.asked)
 			}
@@ -57,6 +61,18 @@ func TestReload(t *testing.T) {
 				}
 			}
 		})
+	}
+	members := newCluster(t, "a", "b")
+	members.reports = map[string]schema.ReloadReport{"b": {Mistakes: []schema.FileMistake{{File: "/data/pg_hba.conf", Line: 9, Error: "invalid method"}}}}
+	stdio, out, _ := testStdio()
+	r := NewReload(stdio)
+	r.API, r.APIToken, r.Output = []string{members.addresses["a"]}, apiToken, "json"
+	if err := r.Run(testContext(t)); err == nil || !strings.Contains(err.Error(), "on: b") {
+		t.Errorf("a mistake is no error: %v", err)
+	}
+	var all []reloaded
+	if err := json.Unmarshal([]byte(out.String()), &all); err != nil || len(all) != 2 || all[0].Member != "a" || all[0].Failed() || !reflect.DeepEqual(all[1], reloaded{Member: "b", ReloadReport: members.reports["b"]}) {
+		t.Errorf("%v: %+v in %s", err, all, out)
 	}
 	if err := NewReload(Stdio{}).Arguments([]string{"../x"}); err == nil {
 		t.Error("../x is taken for a name")

@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"os"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -11,7 +12,14 @@ import (
 )
 
 // LoadAgain implements reloadable.
-func (c *Sidecar) LoadAgain(load func(Command) error) { c.load = load }
+func (c *Sidecar) LoadAgain(load func(Command) error) {
+	var one sync.Mutex // a signal and the API may ask at the same time
+	c.load = func(fresh Command) error {
+		one.Lock()
+		defer one.Unlock()
+		return load(fresh)
+	}
+}
 
 func (c *Sidecar) tags() schema.Tags {
 	return schema.Tags{Priority: c.Priority, NoFailover: c.NoFailover, NoSync: c.NoSync, NoLoadBalance: c.NoLoadBalance, CloneFrom: c.CloneFrom}

@@ -190,6 +190,46 @@ func TestForcedFailover(t *testing.T) {
 	r.await(t, "a whole cluster again", Look.Healthy)
 }
 
+// TestReload changes files of real members and has them read again, also where one Postgres is stopped and answers nobody.
+func TestReload(t *testing.T) {
+	r := newRig(t, Options{Members: []string{"pg1", "pg2"}})
+	must(t, r.Start(t.Context()))
+	look := r.await(t, "a whole cluster", Look.Healthy)
+	primary, epoch := look.Primary(), look.Epoch()
+	other := r.Members()[0]
+	if other == primary {
+		other = r.Members()[1]
+	}
+	reload := append([]string{"reload"}, r.token()...)
+	if out := r.does(t, reload...); !strings.Contains(out, "pg1: reloaded\n") || !strings.Contains(out, "pg2: reloaded\n") {
+		t.Error("not both were reloaded")
+	}
+	conf := filepath.Join(other.DataDir, "postgresql.conf")
+	before, err := os.ReadFile(conf)
+	must(t, err)
+	must(t, os.WriteFile(conf, slices.Concat([]byte("no_such_setting = 1\n"), before), 0o600))
+	wrong := fmt.Sprintf("%s: %s, line 1, no_such_setting: ", other.Name, conf)
+	if out, err := r.howdah(t, reload...); err == nil || !strings.Contains(out, wrong) || strings.Contains(out, other.Name+": reloaded") || !strings.Contains(out, primary.Name+": reloaded\n") {
+		t.Errorf("%v; want %q", err, wrong)
+	}
+	must(t, os.WriteFile(conf, before, 0o600))
+
+	pid, err := other.Postmaster()
+	must(t, err)
+	must(t, unix.Kill(pid, unix.SIGSTOP))
+	defer func() { must(t, unix.Kill(pid, unix.SIGCONT)) }()
+	if out, err := r.howdah(t, append(reload, primary.Name)...); err != nil || !strings.Contains(out, primary.Name+": reloaded\n") {
+		t.Errorf("%v: the other member is not reloaded while a Postgres is stopped", err)
+	}
+	// Its backends run on, so the session that the sidecar keeps still answers.
+	if out, err := r.howdah(t, append(reload, other.Name)...); err == nil || !strings.Contains(out, other.Name+": postgres: ") {
+		t.Errorf("%v: a Postgres whose postmaster is stopped was reloaded", err)
+	}
+	if l := r.Look(t.Context()); l.Primary() != primary || l.Epoch() != epoch {
+		t.Errorf("the primary is another:\n%s", l)
+	}
+}
+
 // TestMaintenance restarts a cluster under a writer, pauses it, and breaks what must then stay broken.
 func TestMaintenance(t *testing.T) {
 	r := newRig(t, Options{Members: []string{"pg1", "pg2", "pg3"}})

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,16 +11,11 @@ import (
 )
 
 // ReloadFiles has a running server read its configuration files, whoever wrote them, and reports what it thinks of them. reload
-// signals the postmaster. The error says that it could not be told, or not be asked.
+// signals the postmaster. The error says that it could not be told, or not be asked, or has not read them. The connection is a new
+// one: only a postmaster that runs answers it, and a server that hangs keeps no other duty waiting.
 func (p *Postgres) ReloadFiles(ctx context.Context, reload func(context.Context) error) (schema.ReloadReport, error) {
 	var r schema.ReloadReport
-	if err := p.reloaded(ctx, reload); err != nil {
-		return r, fmt.Errorf("reload: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	err := p.duties.do(ctx, func(c *pgx.Conn) (err error) {
-		r.Mistakes = nil
+	err := p.onOwn(ctx, func(c *pgx.Conn) error {
 		for _, ask := range []func(context.Context, *pgx.Conn) ([]schema.FileMistake, error){settingMistakes, hbaMistakes, identMistakes} {
 			found, err := ask(ctx, c)
 			if err != nil {
@@ -27,12 +23,55 @@ func (p *Postgres) ReloadFiles(ctx context.Context, reload func(context.Context)
 			}
 			r.Mistakes = append(r.Mistakes, found...)
 		}
+		read, err := hasRead(ctx, c, reload)
+		switch {
+		case err != nil:
+			return err
+		case !read && len(r.Mistakes) > 0:
+			r.Postgres = "it took nothing from its configuration files; correct the lines and reload again"
+		case !read:
+			return fmt.Errorf("it was told, and has not read its files within %s; see its log", loadWait)
+		}
 		return c.QueryRow(ctx, "SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM pg_settings WHERE pending_restart").Scan(&r.PendingRestart)
 	})
 	if err != nil {
-		return schema.ReloadReport{}, fmt.Errorf("the server was told to read its files and does not say what it found: %w", err)
+		return schema.ReloadReport{}, fmt.Errorf("reload: %w", err)
 	}
 	return r, nil
+}
+
+// loadWait is how long a server may take to heed the signal. A file with a line that cannot be read, or with an unknown
+// name, it does not take at all: then pg_conf_load_time stays (ProcessConfigFileInternal, src/backend/utils/misc/guc.c).
+const loadWait = 2 * time.Second
+
+// hasRead has the server signalled, and reports whether this session has read the files since.
+func hasRead(ctx context.Context, c *pgx.Conn, reload func(context.Context) error) (bool, error) {
+	loadedAt := func() (at time.Time, err error) {
+		err = c.QueryRow(ctx, "SELECT pg_conf_load_time()").Scan(&at)
+		return at, err
+	}
+	before, err := loadedAt()
+	if err == nil {
+		err = reload(ctx)
+	}
+	if err != nil {
+		return false, err
+	}
+	wait := time.NewTimer(loadWait)
+	defer wait.Stop()
+	for {
+		at, err := loadedAt()
+		if err != nil || !at.Equal(before) {
+			return err == nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-wait.C:
+			return false, nil
+		case <-time.After(reloadPoll):
+		}
+	}
 }
 
 // settingMistakes leaves out what is right and only waits for a restart, for which the view says the same.

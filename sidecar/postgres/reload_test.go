@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"howdah/consul/schema"
 )
@@ -80,5 +82,47 @@ func TestReloadFiles(t *testing.T) {
 	}
 	if _, err := m.ReloadFiles(t.Context(), func(context.Context) error { return os.ErrClosed }); err == nil {
 		t.Error("a server that cannot be told was reloaded")
+	}
+}
+
+// A postmaster that is stopped takes connections in the kernel and answers nobody, while a session that is open already still
+// answers: nothing was reloaded, the caller's bound holds, and the session for other duties is free.
+func TestReloadFilesOfAStoppedPostmaster(t *testing.T) {
+	t.Parallel()
+	m := newPrimary(t, "one")
+	m.settled(Settings{Role: schema.RolePrimary})
+	m.server.Signal(syscall.SIGSTOP)
+	defer m.server.Signal(syscall.SIGCONT)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if r, err := m.ReloadFiles(ctx, func(context.Context) error { m.reload(); return nil }); err == nil || ctx.Err() == nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	select {
+	case token := <-m.duties.turn:
+		m.duties.turn <- token
+	default:
+		t.Error("the session for other duties is taken")
+	}
+}
+
+// What PostgreSQL takes nothing of is not called reloaded.
+func TestReloadFilesThatAreNotTaken(t *testing.T) {
+	t.Parallel()
+	m := newPrimary(t, "one")
+	m.settled(Settings{Role: schema.RolePrimary})
+	file := filepath.Join(m.server.DataDir, "postgresql.conf")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, taken := range map[string]bool{"deadlock_timeout = never": true, "no_such_setting = 1": false, "what is this": false} {
+		if err := os.WriteFile(file, slices.Concat([]byte("vacuum_cost_limit = 777\n"+line+"\n"), before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := m.ReloadFiles(t.Context(), func(context.Context) error { m.reload(); return nil })
+		if err != nil || (r.Postgres == "") != taken || len(r.Mistakes) != 1 || r.Mistakes[0].File != file || r.Mistakes[0].Line != 2 {
+			t.Errorf("%s: %+v, %v", line, r, err)
+		}
 	}
 }
