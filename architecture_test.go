@@ -17,7 +17,7 @@ const module = "howdah"
 // decision about the design: write it here and into ARCHITECTURE.md.
 var arrows = map[string][]string{
 	"howdah":     {"cmd"},
-	"howdah/cmd": {"cmd/explain", "cmd/options", "cmd/statustable", "consul", "consul/boottime", "consul/embedded", "consul/schema", "detector", "router", "sidecar", "sidecar/api", "sidecar/launch", "sidecar/local", "sidecar/postgres"},
+	"howdah/cmd": {"cmd/explain", "cmd/options", "cmd/statustable", "consul", "consul/boottime", "consul/embedded", "consul/schema", "detector", "router", "router/console", "sidecar", "sidecar/api", "sidecar/launch", "sidecar/local", "sidecar/postgres"},
 
 	"howdah/cmd/explain":     {"consul/schema"},
 	"howdah/cmd/options":     {},
@@ -37,7 +37,8 @@ var arrows = map[string][]string{
 	"howdah/sidecar/local":    {"consul/schema"},
 	"howdah/sidecar/postgres": {"consul/schema"},
 
-	"howdah/router":                 {"consul/boottime", "consul/schema", "router/fresh", "router/own", "router/route", "router/session", "router/topology", "router/wire"},
+	"howdah/router":                 {"consul/boottime", "consul/schema", "router/console", "router/fresh", "router/own", "router/route", "router/scram", "router/session", "router/topology", "router/wire"},
+	"howdah/router/console":         {"router/scram", "router/wire"},
 	"howdah/router/fresh":           {"consul/schema", "router/own", "router/route"},
 	"howdah/router/own":             {"consul/schema"},
 	"howdah/router/route":           {"consul/schema"},

@@ -27,6 +27,7 @@ var pure = map[string][]string{
 	"howdah/router/session":         nil,
 	"howdah/router/topology":        nil,
 	"howdah/detector":               {"judge.go"},
+	"howdah/router/console":         {"command.go", "table.go", "show.go"},
 }
 
 // pureImports is all that they may import.

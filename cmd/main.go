@@ -28,10 +28,10 @@ const (
 )
 
 // Main runs the command that args name and returns the exit code of the process. SIGINT, SIGTERM and SIGHUP
-// end the command in order; a second one ends the process at once. SIGHUP has a sidecar read its options again instead.
+// end the command in order; a second one ends the process at once. SIGHUP has a sidecar or a router read its options again instead.
 func Main(args, environ []string, stdio Stdio) int {
 	ending := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
-	if len(args) > 0 && args[0] == "sidecar" {
+	if len(args) > 0 && (args[0] == "sidecar" || args[0] == "router") {
 		ending = ending[:2]
 	}
 	ctx, stop := untilSignal(context.Background(), stdio.Err, ending...)

@@ -3,7 +3,10 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,8 +36,13 @@ type Router struct {
 	// nothing itself.
 	RouterPassword     options.Secret
 	RouterPasswordFile string
+	// AdminPassword is the password of the console, AdminPasswordFile a file with it.
+	AdminPassword     options.Secret
+	AdminPasswordFile string
 
 	stdio Stdio
+	set   *options.Set
+	load  func(fresh Command) error
 }
 
 // NewRouter returns a Router with its defaults.
@@ -44,6 +52,9 @@ func NewRouter(stdio Stdio) *Router {
 
 // Declare implements Command. The bounds of the router's own options are the router's to check.
 func (c *Router) Declare(s *options.Set) {
+	if c.set == nil {
+		c.set = s
+	}
 	const anyTime, anyNumber = time.Duration(1<<63 - 1), 1<<31 - 1
 	s.Group("Router")
 	declareCluster(s, &c.Cluster)
@@ -66,6 +77,7 @@ func (c *Router) Declare(s *options.Set) {
 		}
 		return []options.Problem{s.Problem("router-password-file", "the password is given by "+options.EnvironmentName("router-password")+" too; give one of them")}
 	})
+	c.declareConsole(s)
 	s.Group("TLS for clients")
 	s.String((*string)(&c.TLSMode), "tls-mode", "whether clients may or must use TLS: disable, allow or require")
 	s.String(&c.TLSCertFile, "tls-cert-file", "a PEM certificate with its chain; read again when it changes", options.Placeholder("FILE"))
@@ -92,7 +104,13 @@ func (c *Router) Validate() error { return options.Validate(c) }
 
 // Run implements Command.
 func (c *Router) Run(ctx context.Context) error {
-	log, err := c.Log.logger(c.stdio.Err)
+	if c.set == nil {
+		options.New("howdah router", c)
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	log, level, err := c.Log.leveled(c.stdio.Err)
 	if err != nil {
 		return err
 	}
@@ -103,6 +121,9 @@ func (c *Router) Run(ctx context.Context) error {
 	}
 	if c.OwnPassword, err = c.ownPassword(); err != nil {
 		return fmt.Errorf("router-password-file: %w", err)
+	}
+	if c.ConsolePassword, err = c.consolePassword(); err != nil {
+		return fmt.Errorf("admin-password-file: %w", err)
 	}
 	client, err := c.Consul.client(c.Cluster, log)
 	if err != nil {
@@ -126,10 +147,14 @@ func (c *Router) Run(ctx context.Context) error {
 		wg.Wait()
 		leave(gossip, log)
 	}()
+	reload := &routerReload{load: c.load, fresh: func() *Router { return NewRouter(c.stdio) }, level: level, log: log, inForce: c.set.Values()}
+	c.Settings, c.ReadAgain, c.Version = reload.settings, reload.again, buildVersion()
 	r, err := router.New(c.Options, k, boottime.Now, log.Named("router"))
 	if err != nil {
 		return err
 	}
+	reload.apply = r.Apply
+	wg.Go(func() { reload.on(ctx, signals) })
 	return r.Run(ctx)
 }
 

@@ -29,9 +29,15 @@ func (o *LogOptions) declare(s *options.Set) {
 
 // logger writes to w, one line for each entry. It never waits for w; Sync does, for a moment.
 func (o LogOptions) logger(w io.Writer) (*zap.Logger, error) {
-	level, err := zapcore.ParseLevel(o.Level)
+	log, _, err := o.leveled(w)
+	return log, err
+}
+
+// leveled is logger, with the level to change.
+func (o LogOptions) leveled(w io.Writer) (*zap.Logger, zap.AtomicLevel, error) {
+	level, err := zap.ParseAtomicLevel(o.Level)
 	if err != nil {
-		return nil, fmt.Errorf("log-level: %w", err)
+		return nil, level, fmt.Errorf("log-level: %w", err)
 	}
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -42,7 +48,7 @@ func (o LogOptions) logger(w io.Writer) (*zap.Logger, error) {
 		encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 		encoder = zapcore.NewJSONEncoder(encoding)
 	}
-	return zap.New(zapcore.NewCore(encoder, newLogQueue(w), level)), nil
+	return zap.New(zapcore.NewCore(encoder, newLogQueue(w), level)), level, nil
 }
 
 // ConsulOptions say where Consul is and who asks. Empty ones are Consul's own (CONSUL_HTTP_ADDR and kin).

@@ -39,6 +39,8 @@ type Status struct {
 	// MemberSessions counts the sessions on each member.
 	MemberSessions map[string]int `json:"member_sessions"`
 	Draining       bool           `json:"draining,omitempty"`
+	// Paused: the console's PAUSE is in force.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // StandbyStatus is one standby as the router sees it.
@@ -98,7 +100,7 @@ func (r *Router) Status() Status {
 	s := Status{
 		Cluster: r.o.Cluster, Name: r.o.Name, At: time.Now(), Epoch: t.Epoch, Leader: t.Leader, Phase: t.Phase,
 		Reason: t.Reason, KnownFor: -1, Standbys: []StandbyStatus{}, Unfit: t.Unfit, Sessions: []SessionCount{},
-		MemberSessions: r.sessions.byMember(), Draining: r.draining.Load(),
+		MemberSessions: r.sessions.byMember(), Draining: r.draining.Load(), Paused: r.gate.held() != nil,
 	}
 	if t.Primary != nil {
 		s.Primary, s.Address = t.Primary.Member, t.Primary.Address
@@ -126,13 +128,16 @@ func (r *Router) healthy(of route.Route) (bool, string) {
 	if r.draining.Load() {
 		return false, "the router is shutting down"
 	}
+	if r.gate.held() != nil {
+		return false, "the router is paused"
+	}
 	if of == route.RO {
 		for _, s := range t.Standbys {
 			if serves(t, s) {
 				return true, ""
 			}
 		}
-		if !r.o.ReadOnlyFallback || t.Primary == nil {
+		if !r.live().ReadOnlyFallback || t.Primary == nil {
 			return false, "no standby may serve"
 		}
 	}

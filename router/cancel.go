@@ -35,7 +35,7 @@ func (r *Router) relayCancel(ctx context.Context, key wire.Key, log *zap.Logger)
 // sendCancel delivers one cancel request and waits until the server has dealt with it, which it
 // shows by closing the connection.
 func (r *Router) sendCancel(ctx context.Context, address string, key wire.Key) error {
-	ctx, stop := context.WithTimeout(ctx, r.o.CancelTimeout)
+	ctx, stop := context.WithTimeout(ctx, r.live().CancelTimeout)
 	defer stop()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return r.setUserTimeout(raw) }}
 	conn, err := d.DialContext(ctx, "tcp", address)

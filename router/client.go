@@ -30,6 +30,7 @@ type client struct {
 	consistency route.Consistency
 	log         *zap.Logger
 	login       *time.Timer
+	account     *account
 
 	// Of the registry's lock.
 	key, serverKey wire.Key
@@ -65,14 +66,18 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 		r.relayCancel(ctx, startup.Key, log)
 		return
 	}
-	c := &client{r: r, conn: conn, startup: startup, log: log}
+	if r.forConsole(startup) {
+		r.serveConsole(ctx, conn, startup, log)
+		return
+	}
+	c := &client{r: r, conn: conn, startup: startup, log: log, account: r.newAccount()}
 	if err := c.wishes(of); err != nil {
 		r.turnAway(conn, err, log)
 		return
 	}
-	if !r.sessions.admit(c, r.o.MaxClients) {
+	if !r.sessions.admit(c, r.live().MaxClients) {
 		r.turnAway(conn, wire.Fatal(wire.CodeTooManyConnections, "sorry, too many clients already").
-			WithDetail("This router admits %d clients.", r.o.MaxClients), log)
+			WithDetail("This router admits %d clients.", r.live().MaxClients), log)
 		return
 	}
 	defer r.sessions.dismiss(c)
@@ -89,7 +94,7 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 func (c *client) wishes(of route.Route) error {
 	var err error
 	if c.route, err = route.Of(c.startup.Parameters, of); err == nil {
-		c.consistency, err = route.ConsistencyOf(c.startup.Parameters, c.r.o.Consistency)
+		c.consistency, err = route.ConsistencyOf(c.startup.Parameters, c.r.live().Consistency)
 	}
 	var bad interface {
 		error
@@ -104,7 +109,7 @@ func (c *client) wishes(of route.Route) error {
 // greet reads first packets until one says what the client wants. A client may ask for either kind of encryption once, in
 // either order, and then go on; or begin with TLS at once.
 func (r *Router) greet(ctx context.Context, conn *link) (wire.Startup, error) {
-	conn.SetDeadline(time.Now().Add(r.o.LoginTimeout))
+	conn.SetDeadline(time.Now().Add(r.live().LoginTimeout))
 	stop := context.AfterFunc(ctx, func() { conn.tcp.SetDeadline(past) })
 	defer stop()
 	raw, err := conn.tcp.SyscallConn()
@@ -116,7 +121,7 @@ func (r *Router) greet(ctx context.Context, conn *link) (wire.Startup, error) {
 	}
 	s, err := r.firstPacket(ctx, conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, new(errHandshake)) {
-		return s, wire.Fatal(wire.CodeProtocolViolation, "no complete startup packet came within %s", r.o.LoginTimeout)
+		return s, wire.Fatal(wire.CodeProtocolViolation, "no complete startup packet came within %s", r.live().LoginTimeout)
 	}
 	if err != nil {
 		return s, err
@@ -187,7 +192,7 @@ const maxDiscard = 1 << 20
 // can destroy the error before the client has read it; so what comes is read until the client
 // closes, for a bounded time.
 func (r *Router) farewell(conn *link, e *wire.Error) {
-	conn.SetDeadline(time.Now().Add(r.o.FarewellTimeout))
+	conn.SetDeadline(time.Now().Add(r.live().FarewellTimeout))
 	if _, err := conn.Write(e.Append(nil)); err != nil {
 		return
 	}
@@ -210,6 +215,7 @@ func (c *client) run(ctx context.Context) {
 		return
 	}
 	c.r.metrics.connected(c.route, time.Since(begun))
+	c.account.waited.Store(int64(time.Since(begun)))
 	defer c.r.sessions.leave(c, c.backend)
 	c.log.Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
 	c.relay(early, first)
@@ -231,9 +237,9 @@ func (c *client) begin(attempt context.Context, server *net.TCPConn) bool {
 		Authenticated: func() { c.login.Stop() },
 		Error:         c.r.metrics.serverError,
 	})
-	c.login = time.AfterFunc(c.r.o.LoginTimeout, func() {
+	c.login = time.AfterFunc(c.r.live().LoginTimeout, func() {
 		c.end(ending{err: wire.Fatal(wire.CodeQueryCanceled, "canceling authentication due to timeout").
-			WithDetail("The login was not complete within %s.", c.r.o.LoginTimeout)})
+			WithDetail("The login was not complete within %s.", c.r.live().LoginTimeout)})
 	})
 	return true
 }
@@ -288,12 +294,13 @@ func (c *client) endIfIdle(e *wire.Error) {
 // wake gets the session's goroutines out of whatever they wait for. A write to the client may go
 // on for a moment, so that a message that it is in the middle of can be completed.
 func (c *client) wake() {
+	c.account.release()
 	if c.search != nil {
 		c.search(errEnded)
 	}
 	if c.machine != nil {
 		c.conn.SetReadDeadline(past)
-		c.conn.SetWriteDeadline(time.Now().Add(c.r.o.FarewellTimeout))
+		c.conn.SetWriteDeadline(time.Now().Add(c.r.live().FarewellTimeout))
 	}
 }
 
@@ -302,7 +309,7 @@ var terminate = []byte{'X', 0, 0, 0, 4}
 
 // sayGoodbye spares an idle server the log line about a client that vanished.
 func (c *client) sayGoodbye() {
-	c.server.SetWriteDeadline(time.Now().Add(c.r.o.FarewellTimeout))
+	c.server.SetWriteDeadline(time.Now().Add(c.r.live().FarewellTimeout))
 	c.server.Write(terminate) // it is closed next in any case
 }
 

@@ -59,13 +59,18 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			first.free()
 		}
 	}()
-	deadline := time.Now().Add(c.r.o.FailoverWait)
+	deadline := time.Now().Add(c.r.live().FailoverWait)
 	failed := map[string]bool{}
 	var last error
 	pauseFor := firstPause
 	for {
+		if held, err := c.hold(search); err != nil {
+			return nil, nil, err
+		} else if held {
+			deadline = time.Now().Add(c.r.live().FailoverWait)
+		}
 		changed := c.r.picture.next()
-		b, found, why := c.r.sessions.choose(c, c.r.picture.now.Load(), c.r.o.ReadOnlyFallback, failed)
+		b, found, why := c.r.sessions.choose(c, c.r.picture.now.Load(), c.r.live().ReadOnlyFallback, failed)
 		if found {
 			first, last = c.try(search, b, deadline)
 			if last == nil {
@@ -116,13 +121,18 @@ func (c *client) waitForServer(search context.Context, changed <-chan struct{}, 
 		kind = "server"
 	}
 	return wire.Fatal(wire.CodeCannotConnectNow, "no %s is available: %s", kind, why).
-		WithDetail("The router waited %s.", c.r.o.FailoverWait).WithHint("Try again later.")
+		WithDetail("The router waited %s.", c.r.live().FailoverWait).WithHint("Try again later.")
 }
 
 // calledOff is why a search ended before its time.
 func (c *client) calledOff(search context.Context) error {
 	if errors.Is(context.Cause(search), errClientGone) {
 		return errClientGone
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != nil {
+		return c.ending.err
 	}
 	return shuttingDown()
 }
@@ -140,9 +150,9 @@ func (c *client) try(search context.Context, b backend, deadline time.Time) (*ch
 	if keep, why := b.kept(c.r.picture.now.Load()); !keep {
 		return nil, errors.New(why)
 	}
-	timer := time.AfterFunc(max(time.Until(deadline), c.r.o.DialTimeout), func() { cancel(os.ErrDeadlineExceeded) })
+	timer := time.AfterFunc(max(time.Until(deadline), c.r.live().DialTimeout), func() { cancel(os.ErrDeadlineExceeded) })
 	defer timer.Stop()
-	d := net.Dialer{Timeout: c.r.o.DialTimeout, KeepAliveConfig: c.r.keepAlive(), Control: func(_, _ string, raw syscall.RawConn) error {
+	d := net.Dialer{Timeout: c.r.live().DialTimeout, KeepAliveConfig: c.r.keepAlive(), Control: func(_, _ string, raw syscall.RawConn) error {
 		return c.r.setUserTimeout(raw)
 	}}
 	conn, err := d.DialContext(ctx, "tcp", b.address)

@@ -24,7 +24,7 @@ func (r *Router) keepAlive() net.KeepAliveConfig {
 func (r *Router) setUserTimeout(raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(r.o.TCPUserTimeout.Milliseconds()))
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(r.live().TCPUserTimeout.Milliseconds()))
 	})
 	return errors.Join(err, failed)
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"howdah/router/console"
 	"howdah/router/route"
 )
 
@@ -51,6 +52,16 @@ type Options struct {
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency
 	ReadWait    time.Duration
+
+	// AdminUsers may use the console (package console), StatsUsers may only look. ConsolePassword gives the password of both; it is called
+	// for each login.
+	AdminUsers, StatsUsers []string
+	ConsolePassword        func() (string, error)
+	// Settings gives SHOW CONFIG its rows, ReadAgain does what RELOAD asks for. Nil: there is nothing to show, nothing to read.
+	Settings  func() []console.Setting
+	ReadAgain func() ([]console.Change, error)
+	// Version is what SHOW VERSION shows.
+	Version string
 
 	// MaxClients is the number of sessions admitted; the next client is refused with 53300.
 	MaxClients int

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"howdah/consul/schema"
+	"howdah/router/console"
 	"howdah/router/route"
 	"howdah/router/topology"
 	"howdah/router/wire"
@@ -36,12 +37,16 @@ type registry struct {
 	groups  map[backend]map[*client]struct{}
 	members map[string]int // sessions on each member, in either role
 	keys    map[wire.Key]*client
+	// lastID is the newest client's; done is what the sessions of each database did that have ended.
+	lastID uint64
+	done   map[string]console.Totals
 }
 
 func newRegistry() *registry {
 	return &registry{
 		clients: map[*client]struct{}{}, groups: map[backend]map[*client]struct{}{},
 		members: map[string]int{}, keys: map[wire.Key]*client{},
+		done: map[string]console.Totals{},
 	}
 }
 
@@ -53,14 +58,20 @@ func (g *registry) admit(c *client, limit int) bool {
 		return false
 	}
 	g.clients[c] = struct{}{}
+	g.lastID++
+	c.account.id = g.lastID
 	return true
 }
 
 // dismiss forgets c and its key.
 func (g *registry) dismiss(c *client) {
+	did, counts := c.totals()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.clients, c)
+	if counts {
+		g.addDone(did)
+	}
 	if c.key != "" {
 		delete(g.keys, c.key)
 	}

@@ -47,8 +47,10 @@ type pump struct {
 	src, dst net.Conn
 	raw      syscall.RawConn // of a src without TLS
 	step     func([]byte) session.Order
-	moved    *atomic.Uint64
+	moved    meter
 	held     *chunk
+	// ofClient: what is read is the client's, and waits while the router is paused.
+	ofClient bool
 
 	// ready is readReady bound once: a method value made at each read would be an allocation.
 	ready   func(uintptr) bool
@@ -60,10 +62,18 @@ type pump struct {
 	long bool
 }
 
+// meter counts the bytes of one direction, of the whole router and of the session.
+type meter struct{ all, own *atomic.Uint64 }
+
+func (m meter) add(n int) {
+	m.all.Add(uint64(n))
+	m.own.Add(uint64(n))
+}
+
 // idleRead is what a session with TLS keeps for the next message of its client; most are shorter.
 const idleRead = 2 << 10
 
-func (c *client) newPump(src, dst net.Conn, step func([]byte) session.Order, moved *atomic.Uint64, held *chunk) (*pump, error) {
+func (c *client) newPump(src, dst net.Conn, step func([]byte) session.Order, moved meter, held *chunk) (*pump, error) {
 	p := &pump{c: c, src: src, dst: dst, step: step, moved: moved, held: held}
 	tcp, plain := src.(*net.TCPConn)
 	if !plain {
@@ -117,7 +127,7 @@ func (p *pump) deal() error {
 			if _, err := p.dst.Write(h.b[h.r : h.r+o.N]); err != nil {
 				return errSink{err}
 			}
-			p.moved.Add(uint64(o.N))
+			p.moved.add(o.N)
 			h.r += o.N
 		case session.Skip:
 			if _, err := p.dst.Write(o.Insert); err != nil {
@@ -140,12 +150,28 @@ func (p *pump) deal() error {
 // order asks the machine. The lock makes "ended" and "asked" one step: after the session's end
 // nothing is counted as asked of the server.
 func (p *pump) order(b []byte) (session.Order, error) {
+	for {
+		if o, resumed, err := p.orderNow(b); resumed == nil {
+			return o, err
+		} else if !p.c.account.wait(resumed) {
+			return session.Order{}, errEnded
+		}
+	}
+}
+
+// orderNow does not ask the machine where the session must be held first: then it returns what is closed when that is over.
+func (p *pump) orderNow(b []byte) (o session.Order, resumed <-chan struct{}, err error) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	if p.c.ending != nil {
-		return session.Order{}, errEnded
+		return o, nil, errEnded
 	}
-	return p.step(b), nil
+	if p.ofClient {
+		if resumed = p.c.mustWait(b[0]); resumed != nil {
+			return o, resumed, nil
+		}
+	}
+	return p.step(b), nil, nil
 }
 
 // fill reads more. With nothing held it waits without a buffer and takes one when there is
@@ -218,12 +244,13 @@ func (p *pump) readReady(fd uintptr) bool {
 func (c *client) relay(early, first *chunk) {
 	defer c.login.Stop()
 	defer c.server.Close()
-	up, err := c.newPump(c.conn.Conn, c.server, c.machine.FromClient, &c.r.metrics.fromClients, early)
+	up, err := c.newPump(c.conn.Conn, c.server, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
 	}
-	down, err := c.newPump(c.server, c.conn.Conn, c.machine.FromServer, &c.r.metrics.fromServers, first)
+	up.ofClient = true
+	down, err := c.newPump(c.server, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, first)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
@@ -244,6 +271,7 @@ func (c *client) relay(early, first *chunk) {
 	}
 	c.conn.SetReadDeadline(past)
 	c.server.Close()
+	c.account.release()
 	gone := <-done
 	c.login.Stop()
 	if gone || broken {

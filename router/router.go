@@ -54,6 +54,14 @@ type Router struct {
 	reads    *fresh.Reads
 	events   eventLog
 	metrics  *metrics
+	gate     gate
+	// changed is what live returns; applying is held by who changes it.
+	changed  atomic.Pointer[Options]
+	applying sync.Mutex
+	pair     *certificate // of tls
+	consoles consoles
+	// finish ends Run as the end of its context does.
+	finish chan struct{}
 
 	// work counts the goroutines that serve a connection, unstarted the connections that have not
 	// said yet what they want.
@@ -72,7 +80,7 @@ const ownTimeout = 5 * time.Second
 // New checks o and opens the listeners, so that a port in use is an error here and not later. A
 // Router that was made must be run: Run closes what New opened.
 func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*Router, error) {
-	if err := o.Validate(); err != nil {
+	if err := errors.Join(o.Validate(), o.validateConsole()); err != nil {
 		return nil, fmt.Errorf("router options: %w", err)
 	}
 	if k == nil || now == nil || log == nil {
@@ -82,6 +90,11 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		o: o, knowledge: k, now: now, log: log, instance: wire.Instance(o.Name),
 		listeners: map[route.Route]net.Listener{},
 		sessions:  newRegistry(),
+		finish:    make(chan struct{}, 1),
+	}
+	r.changed.Store(&o)
+	if err := r.consoles.init(); err != nil {
+		return nil, err
 	}
 	r.own = own.New(own.Options{
 		Password: o.OwnPassword, Router: o.Name, DialTimeout: o.DialTimeout, Timeout: ownTimeout, Now: now, Log: log.Named("own"),
@@ -151,6 +164,7 @@ func (r *Router) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
+	case <-r.finish:
 	case err = <-failed:
 	}
 	r.draining.Store(true)
@@ -173,11 +187,11 @@ const drainStep = 20 * time.Millisecond
 // drain ends every session: the idle ones as soon as they are, the others when the time is over.
 func (r *Router) drain() {
 	bye := shuttingDown()
-	deadline := time.NewTimer(r.o.DrainTimeout)
+	deadline := time.NewTimer(r.live().DrainTimeout)
 	defer deadline.Stop()
 	step := time.NewTicker(drainStep)
 	defer step.Stop()
-	r.log.Info("router drains its sessions", zap.Int("sessions", r.sessions.count()), zap.Duration("at_most", r.o.DrainTimeout))
+	r.log.Info("router drains its sessions", zap.Int("sessions", r.sessions.count()), zap.Duration("at_most", r.live().DrainTimeout))
 	for {
 		for _, c := range r.sessions.all() {
 			c.endIfIdle(bye)

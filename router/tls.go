@@ -85,6 +85,18 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.pair, nil
 }
 
+// use goes over to the pair of other files, if it is one.
+func (c *certificate) use(certFile, keyFile string) error {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return fmt.Errorf("tls-cert-file %s, tls-key-file %s: %w", certFile, keyFile, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.certFile, c.keyFile, c.pair, c.seen = certFile, keyFile, &pair, [2]time.Time{}
+	return nil
+}
+
 // listenTLS makes the configuration of the handshakes; nil where TLS is off.
 func (r *Router) listenTLS() (*tls.Config, error) {
 	if r.o.TLSMode == TLSDisable {
@@ -94,6 +106,7 @@ func (r *Router) listenTLS() (*tls.Config, error) {
 	if _, err := c.get(nil); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
+	r.pair = c
 	return &tls.Config{GetCertificate: c.get, MinVersion: tlsVersions[r.o.TLSMinVersion], NextProtos: []string{alpn}}, nil
 }
 

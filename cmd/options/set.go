@@ -272,3 +272,21 @@ func oneOfText(words []string) string {
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
+
+// Value is one option as it stands.
+type Value struct {
+	Name string
+	// Text is the value in force, Default the one where no source says otherwise. A secret shows only whether it is set.
+	Text, Default string
+}
+
+// Values returns every option in the order of declaration, without the one that names the file.
+func (s *Set) Values() []Value {
+	values := make([]Value, 0, len(s.options))
+	for _, o := range s.options {
+		if o.name != ConfigName {
+			values = append(values, Value{Name: o.name, Text: o.value(), Default: o.fallback})
+		}
+	}
+	return values
+}

@@ -32,6 +32,9 @@ func Dial(t testing.TB, address string) *Peer {
 	return p
 }
 
+// Play goes on by hand on a connection that somebody else has opened. It is closed at the test's end.
+func Play(t testing.TB, conn net.Conn) *Peer { return newPeer(t, conn) }
+
 func newPeer(t testing.TB, conn net.Conn) *Peer {
 	p := &Peer{t: t}
 	if conn != nil {

@@ -155,6 +155,12 @@ func (s *Session) onClient(h wire.Header, body []byte) {
 		return
 	}
 	switch h.Type {
+	case 'P', 'B', 'E', 'D', 'C':
+		s.unsynced = true
+	case 'S', 'Q':
+		s.unsynced = false
+	}
+	switch h.Type {
 	case 'Q':
 		text, _, whole := bytes.Cut(body, []byte{0})
 		s.requests.push(newRequest(kindQuery, effectOf(text, whole)))

@@ -99,6 +99,12 @@ type Session struct {
 	insert     []byte
 	fatal      bool
 	terminated bool
+
+	// unsynced: what the client sent last is of the extended protocol, and no Sync has followed: the server keeps a transaction open for it, also
+	// once it has answered everything.
+	unsynced bool
+
+	queries, transactions uint64
 }
 
 // New returns the machine of a session whose startup packet goes to the server next.
@@ -116,11 +122,14 @@ func (s *Session) Status() byte { return s.status }
 // Idle reports whether the session is between transactions with nothing outstanding, so that
 // ending it undoes nothing.
 func (s *Session) Idle() bool {
-	return s.phase == phaseReady && s.status == 'I' && !s.Busy() && s.clientLeft == 0 && !s.skipping
+	return s.phase == phaseReady && s.status == 'I' && !s.Busy() && s.clientLeft == 0 && !s.skipping && !s.unsynced
 }
 
 // Busy reports whether the server owes an answer.
 func (s *Session) Busy() bool { return s.requests.len() > 0 }
+
+// Counts returns how many requests were answered with a ReadyForQuery, and how many of those left no transaction open.
+func (s *Session) Counts() (queries, transactions uint64) { return s.queries, s.transactions }
 
 // Replicating reports whether a replication stream flows.
 func (s *Session) Replicating() bool { return s.copy == copyBoth }
@@ -327,6 +336,9 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 		if !s.requests.beginCopyIn() {
 			s.copy = copyIn
 		}
+		if s.requests.turns == 0 {
+			s.unsynced = true // the copy swallowed the Sync
+		}
 	case 'W':
 		s.copy = copyBoth
 	}
@@ -340,6 +352,10 @@ func (s *Session) onReady(status byte) {
 		// The one that ends the startup answers no request.
 		s.phase = phaseReady
 		return
+	}
+	s.queries++
+	if status == 'I' {
+		s.transactions++
 	}
 	s.requests.ready()
 }

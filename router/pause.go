@@ -1,0 +1,184 @@
+package router
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"howdah/consul/schema"
+	"howdah/router/wire"
+)
+
+// gate holds sessions while the router is paused. Whoever shuts it looks at each session afterwards, under the session's lock, and a session looks at
+// the gate under that lock too: either the session sees the gate shut, or the other one sees the session at work.
+type gate struct {
+	mu sync.Mutex
+	// opened is closed when the gate opens; nil while it is open.
+	opened atomic.Pointer[chan struct{}]
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.opened.Load() == nil {
+		ch := make(chan struct{})
+		g.opened.Store(&ch)
+	}
+}
+
+// open reports whether the gate was shut.
+func (g *gate) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ch := g.opened.Swap(nil)
+	if ch != nil {
+		close(*ch)
+	}
+	return ch != nil
+}
+
+// held returns what is closed when the gate opens; nil if it is open.
+func (g *gate) held() <-chan struct{} {
+	if ch := g.opened.Load(); ch != nil {
+		return *ch
+	}
+	return nil
+}
+
+// account is what the administration knows of one client beside the session itself.
+type account struct {
+	id    uint64    // of the registry's lock; does not change after admission
+	since time.Time // wall clock, for people
+	begun schema.Instant
+
+	fromClient, fromServer atomic.Uint64
+	waited                 atomic.Int64 // nanoseconds, once there is a server
+
+	// passed: the session is beyond the gate although it may not have a server yet. Of the client's lock.
+	passed bool
+	// stuck: the session has something to send and is held.
+	stuck atomic.Bool
+	// over is closed when the session ends, so that one that is held ends too.
+	over chan struct{}
+	once sync.Once
+}
+
+func (r *Router) newAccount() *account {
+	return &account{since: time.Now(), begun: r.now(), over: make(chan struct{})}
+}
+
+// release lets a session that is held go to its end.
+func (a *account) release() { a.once.Do(func() { close(a.over) }) }
+
+// wait returns true when resumed is closed, false when the session ends first.
+func (a *account) wait(resumed <-chan struct{}) bool {
+	a.stuck.Store(true)
+	defer a.stuck.Store(false)
+	select {
+	case <-resumed:
+		return true
+	case <-a.over:
+		return false
+	}
+}
+
+// mustWait returns what is closed when a session that would begin a transaction with a message of this type may do so; nil if it may now. The
+// client's lock is held. A goodbye begins nothing.
+func (c *client) mustWait(first byte) <-chan struct{} {
+	resumed := c.r.gate.held()
+	if resumed == nil || first == 'X' || !c.machine.Idle() {
+		return nil
+	}
+	return resumed
+}
+
+// hold waits while the router is paused, and reports whether it had to.
+func (c *client) hold(search context.Context) (held bool, err error) {
+	for {
+		c.mu.Lock()
+		resumed := c.r.gate.held()
+		c.account.passed = resumed == nil
+		c.mu.Unlock()
+		if resumed == nil {
+			return held, nil
+		}
+		held = true
+		select {
+		case <-resumed:
+		case <-search.Done():
+			return held, c.calledOff(search)
+		}
+	}
+}
+
+// atRest reports whether the session does nothing that a paused router waits for. A replication stream has no end to wait for.
+func (c *client) atRest() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ending != nil:
+		return true
+	case c.machine == nil:
+		return !c.account.passed
+	}
+	return c.machine.Idle() || c.machine.Replicating()
+}
+
+// Pause implements console.Router: new sessions wait, and running ones before their next transaction, until Resume. It returns when all
+// are at rest, or after DrainTimeout, or when ctx ends; the router stays paused in any case.
+func (r *Router) Pause(ctx context.Context) (busy int, waited time.Duration) {
+	r.gate.shut()
+	begun := r.now()
+	r.log.Info("router is paused", zapSessions(r.sessions.count()))
+	deadline := time.NewTimer(r.live().DrainTimeout)
+	defer deadline.Stop()
+	step := time.NewTicker(drainStep)
+	defer step.Stop()
+	for last := false; ; {
+		busy = 0
+		for _, c := range r.sessions.all() {
+			if !c.atRest() {
+				busy++
+			}
+		}
+		if busy == 0 || last {
+			return busy, r.now().Sub(begun).Round(time.Millisecond)
+		}
+		select {
+		case <-step.C:
+		case <-deadline.C:
+			last = true
+		case <-ctx.Done():
+			last = true
+		}
+	}
+}
+
+// Resume implements console.Router.
+func (r *Router) Resume() bool {
+	was := r.gate.open()
+	if was {
+		r.log.Info("router goes on after a pause")
+	}
+	return was
+}
+
+// Kill implements console.Router.
+func (r *Router) Kill(id uint64) bool {
+	for _, c := range r.sessions.all() {
+		if c.account.id == id {
+			c.end(ending{ofServer: true, err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection due to administrator command")})
+			return true
+		}
+	}
+	return false
+}
+
+// Shutdown implements console.Router.
+func (r *Router) Shutdown() {
+	select {
+	case r.finish <- struct{}{}:
+	default: // it is on its way
+	}
+}
