@@ -153,8 +153,8 @@ func (v *view) fill(readers []route.Reader) {
 // the primary must. readers are the standbys with what the caller knows of them: all but Sample, which Choose sets. For one with Since
 // Never the answer means: connect to it, and ask again with the connection. No earlier statement of the session that may write may be unanswered.
 //
-// It waits at most Options.Wait, and not at all where no standby can become good enough; a session that waited in vain for a write does not wait for
-// the same again. Where it need not wait it allocates nothing.
+// It waits at most Options.Wait, and not at all where no standby can become good enough, or ctx has ended; a session that waited in vain for a write does
+// not wait for the same again. Who does not wait has the servers asked all the same, for next time. Where it need not wait it allocates nothing.
 func (r *Reads) Choose(ctx context.Context, m *Mark, c route.Consistency, readers []route.Reader, b route.Bound) int {
 	if c == route.Eventual || c == route.Session && m.Empty() {
 		serve, _ := route.Fresh(route.Mark{}, readers, b)
@@ -173,7 +173,7 @@ func (r *Reads) Choose(ctx context.Context, m *Mark, c route.Consistency, reader
 	serve, wait := decide(v, &want, readers, b)
 	switch {
 	case wait == route.WaitNothing:
-	case c == route.Session && m.failed:
+	case c == route.Session && m.failed, ctx.Err() != nil:
 		r.nudge(want.At)
 	default:
 		serve = r.wait(ctx, &want, c, readers, b)

@@ -399,3 +399,27 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("observed %d reads by a standby", observed)
 	}
 }
+
+// With a context that has ended nobody waits, but the next read knows more.
+func TestWhoDoesNotWaitLearns(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		for _, c := range []route.Consistency{route.Session, route.Strict} {
+			var m fresh.Mark
+			m.Wrote(b.now(), 1)
+			n := b.count("two")
+			begun := time.Now()
+			if i := b.Choose(ended, &m, c, readers(), route.Bound{}); i >= 0 || time.Since(begun) != 0 {
+				t.Errorf("%s: %d after %s", c, i, time.Since(begun))
+			}
+			time.Sleep(time.Second)
+			if b.count("two") != n+1 {
+				t.Errorf("%s: asked %d times", c, b.count("two")-n)
+			}
+			if got, took := b.choose(&m, route.Session, readers()); got == "" || took != 0 {
+				t.Errorf("%s: then %q after %s", c, got, took)
+			}
+		}
+	})
+}
