@@ -37,6 +37,7 @@ var clockReaders = map[string]string{
 	"detector/transport.go":         "a socket's deadline, by the monotonic part",
 	"router/admin.go":               "a moment shown to people, and a socket's deadline by the monotonic part",
 	"router/api.go":                 "a moment shown to people",
+	"router/authenticate.go":        "a socket's deadline, by the monotonic part",
 	"router/cancel.go":              "a socket's deadline and a duration, by the monotonic part",
 	"router/client.go":              "sockets' deadlines and a duration, by the monotonic part",
 	"router/connect.go":             "how long a session waits for a primary, by the monotonic part",

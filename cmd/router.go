@@ -71,6 +71,7 @@ func (c *Router) Declare(s *options.Set) {
 	s.Group("The router's own connections")
 	s.String(&c.RouterPasswordFile, "router-password-file", "a file with the password of the role howdah_router (router of the members' --secrets-dir); read at each connect", options.Placeholder("FILE"))
 	s.Secret(&c.RouterPassword, "router-password", "the password itself")
+	s.String((*string)(&c.AuthType), "auth-type", "who authenticates clients: scram (this router, which then logs in as they), pass-through (the server), or auto (scram where the router has a password of its own)")
 	s.Check(func() []options.Problem {
 		if c.RouterPassword == "" || c.RouterPasswordFile == "" {
 			return nil

@@ -13,6 +13,7 @@ import (
 
 	"howdah/consul/schema"
 	"howdah/router/route"
+	"howdah/router/scram"
 	"howdah/router/session"
 	"howdah/router/wire"
 )
@@ -31,6 +32,15 @@ type client struct {
 	log         *zap.Logger
 	login       *time.Timer
 	account     *account
+
+	// Of the goroutine that connects: watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
+	// protocol it gets. Where the router authenticates, credentials open every server of the cluster, and signature is what the client is
+	// still to be told of its own proof.
+	watcher     *watcher
+	callOff     context.CancelCauseFunc
+	negotiated  bool
+	credentials scram.Credentials
+	signature   []byte
 
 	// Of the registry's lock.
 	key, serverKey wire.Key

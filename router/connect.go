@@ -44,10 +44,11 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 	if ended {
 		stop(errEnded)
 	}
-	w := c.watch(stop)
+	c.callOff = stop
+	c.watcher = c.watch(stop, newChunk())
 	defer func() {
-		early = w.end(c.conn)
-		if w.gone && err == nil {
+		early = c.watcher.end(c.conn)
+		if c.watcher.gone && err == nil {
 			// Found out only now; the session is relayed to its quick end.
 			err = errClientGone
 			c.login.Stop()
@@ -72,11 +73,15 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 		changed := c.r.picture.next()
 		b, found, why := c.r.sessions.choose(c, c.r.picture.now.Load(), c.r.live().ReadOnlyFallback, failed)
 		if found {
-			first, last = c.try(search, b, deadline)
+			first, last = c.try(search, b, &deadline)
 			if last == nil {
 				return nil, first, nil
 			}
 			c.r.sessions.leave(c, b)
+			var end final
+			if errors.As(last, &end) {
+				return nil, nil, end.error
+			}
 			c.log.Debug("no session with this server", zap.String("member", b.member), zap.Error(last))
 			if c.route == route.RO && !failed[b.member] {
 				failed[b.member] = true
@@ -138,8 +143,9 @@ func (c *client) calledOff(search context.Context) error {
 }
 
 // try gives the startup packet to b and returns the beginning of its answer, with the session
-// begun. It holds no more than one attempt, bounded by deadline but never by less than DialTimeout.
-func (c *client) try(search context.Context, b backend, deadline time.Time) (*chunk, error) {
+// begun. It holds no more than one attempt, bounded by deadline but never by less than DialTimeout. The time in which a client proves who it is
+// does not count; deadline is set anew after it.
+func (c *client) try(search context.Context, b backend, deadline *time.Time) (*chunk, error) {
 	ctx, cancel := context.WithCancelCause(search)
 	defer cancel(nil)
 	c.mu.Lock()
@@ -150,7 +156,7 @@ func (c *client) try(search context.Context, b backend, deadline time.Time) (*ch
 	if keep, why := b.kept(c.r.picture.now.Load()); !keep {
 		return nil, errors.New(why)
 	}
-	timer := time.AfterFunc(max(time.Until(deadline), c.r.live().DialTimeout), func() { cancel(os.ErrDeadlineExceeded) })
+	timer := time.AfterFunc(max(time.Until(*deadline), c.r.live().DialTimeout), func() { cancel(os.ErrDeadlineExceeded) })
 	defer timer.Stop()
 	d := net.Dialer{Timeout: c.r.live().DialTimeout, KeepAliveConfig: c.r.keepAlive(), Control: func(_, _ string, raw syscall.RawConn) error {
 		return c.r.setUserTimeout(raw)
@@ -162,11 +168,30 @@ func (c *client) try(search context.Context, b backend, deadline time.Time) (*ch
 	server := conn.(*net.TCPConn) // a dialler of "tcp" makes no other
 	stop := context.AfterFunc(ctx, func() { server.SetDeadline(past) })
 	first, err := c.knock(server)
+	if err == nil && c.r.endsSCRAM() {
+		err = c.logIn(server, first, authenticator{
+			ours: func() bool { return c.ours(search) },
+			prove: func(by asked) error {
+				timer.Stop()
+				defer timer.Reset(c.r.live().DialTimeout)
+				err := c.authenticate(search, by)
+				if c.authenticated() {
+					*deadline = time.Now().Add(c.r.live().FailoverWait)
+				}
+				return err
+			},
+		})
+	}
 	if err == nil && stop() && c.begin(ctx, server) {
 		return first, nil
 	}
 	stop()
 	first.free()
+	var end final
+	if errors.As(err, &end) {
+		server.Close() // in order: it has nothing to log
+		return nil, err
+	}
 	server.SetLinger(0)
 	server.Close()
 	if err == nil || ctx.Err() != nil {
@@ -219,8 +244,12 @@ type watcher struct {
 	gone bool
 }
 
-func (c *client) watch(stop context.CancelCauseFunc) *watcher {
-	w := &watcher{done: make(chan struct{}), in: newChunk()}
+// watch reads on into in.
+func (c *client) watch(stop context.CancelCauseFunc, in *chunk) *watcher {
+	if in.r == in.w {
+		in.r, in.w = 0, 0
+	}
+	w := &watcher{done: make(chan struct{}), in: in}
 	go func() {
 		defer close(w.done)
 		for w.in.w < len(w.in.b) {
@@ -235,6 +264,13 @@ func (c *client) watch(stop context.CancelCauseFunc) *watcher {
 			}
 		}
 	}()
+	return w
+}
+
+// idleWatcher watches nothing.
+func idleWatcher(in *chunk) *watcher {
+	w := &watcher{done: make(chan struct{}), in: in}
+	close(w.done)
 	return w
 }
 

@@ -14,6 +14,8 @@ type link struct {
 	net.Conn
 	tcp *net.TCPConn
 	tls *tls.Conn // nil for plaintext
+	// endPoint is the hash of the certificate that the client was shown, for channel binding; nil without TLS, or where the certificate's signature has none.
+	endPoint []byte
 }
 
 func newLink(tcp *net.TCPConn) *link { return &link{Conn: tcp, tcp: tcp} }

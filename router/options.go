@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"howdah/router/console"
+	"howdah/router/role"
 	"howdah/router/route"
 )
 
@@ -52,6 +53,9 @@ type Options struct {
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency
 	ReadWait    time.Duration
+	// AuthType says who authenticates clients.
+	AuthType AuthType
+	askRoles role.Ask // of tests; nil asks servers
 
 	// AdminUsers may use the console (package console), StatsUsers may only look. ConsolePassword gives the password of both; it is called
 	// for each login.
@@ -87,6 +91,7 @@ func DefaultOptions() Options {
 		Listen:            "127.0.0.1:6432",
 		TLSMode:           TLSDisable,
 		TLSMinVersion:     "TLSv1.2",
+		AuthType:          AuthAuto,
 		FailoverWait:      30 * time.Second,
 		LoginTimeout:      60 * time.Second,
 		DialTimeout:       2 * time.Second,
@@ -128,6 +133,7 @@ func (o Options) Validate() error {
 	if _, err := route.ParseConsistency(string(o.Consistency)); err != nil {
 		errs = append(errs, fmt.Errorf("consistency: %q is not allowed; choose eventual, session or strict", o.Consistency))
 	}
+	errs = append(errs, o.validateAuth()...)
 	bound := func(key string, v, low, high time.Duration) {
 		if v < low || v > high {
 			errs = append(errs, fmt.Errorf("%s: %s is not allowed; choose from %s to %s", key, v, low, high))

@@ -8,6 +8,7 @@ package router
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"howdah/consul/schema"
 	"howdah/router/fresh"
 	"howdah/router/own"
+	"howdah/router/role"
 	"howdah/router/route"
 	"howdah/router/wire"
 )
@@ -62,6 +64,11 @@ type Router struct {
 	consoles consoles
 	// finish ends Run as the end of its context does.
 	finish chan struct{}
+	roles  *role.Book
+	// secret is what the salts of users that do not exist are made of.
+	secret [32]byte
+	// passing: it was logged that logins are passed through for want of a function.
+	passing sync.Once
 
 	// work counts the goroutines that serve a connection, unstarted the connections that have not
 	// said yet what they want.
@@ -99,6 +106,14 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	r.own = own.New(own.Options{
 		Password: o.OwnPassword, Router: o.Name, DialTimeout: o.DialTimeout, Timeout: ownTimeout, Now: now, Log: log.Named("own"),
 	})
+	ask := o.askRoles
+	if ask == nil {
+		ask = role.AskBy(r.own, ownTimeout/2)
+	}
+	r.roles = role.NewBook(ask, func() []own.Server { return askable(r.picture.now.Load()) }, now, ownTimeout)
+	if _, err := rand.Read(r.secret[:]); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
 	r.picture.init()
 	r.metrics = newMetrics(r)
 	r.reads = fresh.New(fresh.Options{Sampler: r.sampler(), Wait: o.ReadWait, Observe: r.metrics.decided, Now: now, Log: log.Named("fresh")})
@@ -177,6 +192,7 @@ func (r *Router) Run(ctx context.Context) error {
 	support.Wait()
 	r.reads.Close()
 	r.own.Close()
+	r.roles.Wait()
 	r.log.Info("router has stopped")
 	return err
 }

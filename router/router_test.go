@@ -31,6 +31,15 @@ type rig struct {
 // test's end, and must leave no goroutine behind.
 func start(t *testing.T, change ...func(*router.Options)) *rig {
 	t.Helper()
+	log := zap.NewNop()
+	if os.Getenv("HOWDAH_TEST_LOG") != "" {
+		log = zaptest.NewLogger(t)
+	}
+	return startLogging(t, log, change...)
+}
+
+func startLogging(t *testing.T, log *zap.Logger, change ...func(*router.Options)) *rig {
+	t.Helper()
 	o := router.DefaultOptions()
 	o.Cluster, o.Name = rt.Cluster, "router-1"
 	o.Listen, o.ListenRW, o.ListenRO, o.APIListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -40,10 +49,6 @@ func start(t *testing.T, change ...func(*router.Options)) *rig {
 		c(&o)
 	}
 	know := rt.NewKnowledge(boottime.Now)
-	log := zap.NewNop()
-	if os.Getenv("HOWDAH_TEST_LOG") != "" {
-		log = zaptest.NewLogger(t)
-	}
 	r, err := router.New(o, know, boottime.Now, log)
 	if err != nil {
 		t.Fatal(err)

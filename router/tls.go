@@ -2,7 +2,10 @@ package router
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -107,7 +110,8 @@ func (r *Router) listenTLS() (*tls.Config, error) {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	r.pair = c
-	return &tls.Config{GetCertificate: c.get, MinVersion: tlsVersions[r.o.TLSMinVersion], NextProtos: []string{alpn}}, nil
+	// No session is resumed, as with PostgreSQL: channel binding is to the certificate that was shown.
+	return &tls.Config{GetCertificate: c.get, MinVersion: tlsVersions[r.o.TLSMinVersion], NextProtos: []string{alpn}, SessionTicketsDisabled: true}, nil
 }
 
 // errHandshake is a handshake that failed. The client has been sent an alert where there was one to send; nothing that is
@@ -119,7 +123,14 @@ func (e errHandshake) Unwrap() error { return e.error }
 // handshake goes over to TLS. l's deadline bounds it. With direct set the client began without an SSLRequest: then it must have agreed on
 // PostgreSQL's protocol by ALPN, so that no other server's client can be led here (ProcessSSLStartup, src/backend/tcop/backend_startup.c).
 func (r *Router) handshake(ctx context.Context, l *link, direct bool) error {
-	conn := tls.Server(l.Conn, r.tls)
+	var shown *tls.Certificate
+	config := r.tls.Clone()
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (c *tls.Certificate, err error) {
+		c, err = r.tls.GetCertificate(hello)
+		shown = c
+		return c, err
+	}
+	conn := tls.Server(l.Conn, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return errHandshake{fmt.Errorf("TLS handshake: %w", err)}
 	}
@@ -127,6 +138,25 @@ func (r *Router) handshake(ctx context.Context, l *link, direct bool) error {
 		return errHandshake{errors.New("TLS handshake: begun directly and without ALPN protocol postgresql")}
 	}
 	l.secure(conn)
+	l.endPoint = endPoint(shown.Leaf)
+	return nil
+}
+
+// endPoint is the hash of a certificate that channel binding with tls-server-end-point has (RFC 5929, section 4.1): by the hash of the certificate's
+// own signature, but never by a broken one. Nil where that is not defined.
+func endPoint(c *x509.Certificate) []byte {
+	switch c.SignatureAlgorithm {
+	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1,
+		x509.SHA256WithRSA, x509.SHA256WithRSAPSS, x509.DSAWithSHA256, x509.ECDSAWithSHA256:
+		sum := sha256.Sum256(c.Raw)
+		return sum[:]
+	case x509.SHA384WithRSA, x509.SHA384WithRSAPSS, x509.ECDSAWithSHA384:
+		sum := sha512.Sum384(c.Raw)
+		return sum[:]
+	case x509.SHA512WithRSA, x509.SHA512WithRSAPSS, x509.ECDSAWithSHA512:
+		sum := sha512.Sum512(c.Raw)
+		return sum[:]
+	}
 	return nil
 }
 

@@ -44,6 +44,12 @@ func newPeer(t testing.TB, conn net.Conn) *Peer {
 	return p
 }
 
+// Fail fails the test and ends the goroutine.
+func (p *Peer) Fail(format string, args ...any) {
+	p.t.Helper()
+	p.fail(format, args...)
+}
+
 func (p *Peer) fail(format string, args ...any) {
 	p.t.Helper()
 	p.t.Errorf(format, args...)

@@ -86,6 +86,9 @@ func (c Credentials) String() string { return "credentials of " + c.User }
 // GoString is String.
 func (c Credentials) GoString() string { return c.String() }
 
+// Known reports whether there are any.
+func (c Credentials) Known() bool { return c.keys != nil }
+
 // Fit reports whether c opens a server that asks for this salt and iteration count.
 func (c Credentials) Fit(salt string, iterations int) bool {
 	if c.keys == nil {

@@ -20,6 +20,7 @@ const (
 	CodeAdminShutdown         = "57P01"
 	CodeCannotConnectNow      = "57P03"
 	CodeInvalidAuthorization  = "28000"
+	CodeInvalidPassword       = "28P01"
 )
 
 // Error is what an ErrorResponse says. Only what may be shown to a client belongs in it.
