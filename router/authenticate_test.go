@@ -64,7 +64,11 @@ func offers(s *rt.Peer, v scram.Verifier) *scram.Server {
 }
 
 func offersOnly(s *rt.Peer, v scram.Verifier) *scram.Server {
-	m := scram.NewServer(scram.Channel{}, "server-nonce")
+	return offersOver(s, scram.Channel{}, v)
+}
+
+func offersOver(s speaker, channel scram.Channel, v scram.Verifier) *scram.Server {
+	m := scram.NewServer(channel, "server-nonce")
 	s.Send(rt.Message('R', rt.Int32(scram.CodeSASL), scram.Offer(m.Mechanisms())))
 	typ, body := s.Next()
 	first, err := scram.ParseInitial(body)
@@ -79,7 +83,7 @@ func offersOnly(s *rt.Peer, v scram.Verifier) *scram.Server {
 }
 
 // checks plays the rest: it fails unless the proof holds.
-func checks(s *rt.Peer, m *scram.Server, user string, v scram.Verifier) {
+func checks(s speaker, m *scram.Server, user string, v scram.Verifier) {
 	typ, body := s.Next()
 	if typ != 'p' {
 		s.Fail("received %q, want a SASL response", typ)

@@ -2,10 +2,9 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -37,8 +36,7 @@ func (r *Router) relayCancel(ctx context.Context, key wire.Key, log *zap.Logger)
 func (r *Router) sendCancel(ctx context.Context, address string, key wire.Key) error {
 	ctx, stop := context.WithTimeout(ctx, r.live().CancelTimeout)
 	defer stop()
-	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return r.setUserTimeout(raw) }}
-	conn, err := d.DialContext(ctx, "tcp", address)
+	conn, err := r.dialServer(ctx, address)
 	if err != nil {
 		return fmt.Errorf("cancel request: %w", err)
 	}
@@ -49,7 +47,7 @@ func (r *Router) sendCancel(ctx context.Context, address string, key wire.Key) e
 		return fmt.Errorf("cancel request: %w", err)
 	}
 	var b [1]byte
-	if _, err := conn.Read(b[:]); err != io.EOF && err != nil {
+	if _, err := conn.Read(b[:]); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("cancel request: waiting for the server to close: %w", err)
 	}
 	r.metrics.cancelled()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -48,7 +47,7 @@ type client struct {
 
 	mu      sync.Mutex
 	machine *session.Session // nil until the session is relayed
-	server  *net.TCPConn
+	server  *link
 	search  context.CancelCauseFunc // ends the search for a server
 	attempt context.CancelCauseFunc // ends the present attempt to reach one
 	ending  *ending                 // the first reason for which the session ends, once there is one
@@ -232,7 +231,7 @@ func (c *client) run(ctx context.Context) {
 }
 
 // begin makes the connection to server the session's own, unless the attempt has been called off.
-func (c *client) begin(attempt context.Context, server *net.TCPConn) bool {
+func (c *client) begin(attempt context.Context, server *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if attempt.Err() != nil || c.ending != nil {
@@ -280,7 +279,7 @@ func (c *client) end(e ending) {
 	}
 	c.ending = &e
 	if c.server != nil {
-		c.server.SetLinger(0)
+		c.server.reset()
 		c.server.Close()
 	}
 	c.wake()

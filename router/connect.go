@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -158,15 +156,11 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	}
 	timer := time.AfterFunc(max(time.Until(*deadline), c.r.live().DialTimeout), func() { cancel(os.ErrDeadlineExceeded) })
 	defer timer.Stop()
-	d := net.Dialer{Timeout: c.r.live().DialTimeout, KeepAliveConfig: c.r.keepAlive(), Control: func(_, _ string, raw syscall.RawConn) error {
-		return c.r.setUserTimeout(raw)
-	}}
-	conn, err := d.DialContext(ctx, "tcp", b.address)
+	server, err := c.r.dialServer(ctx, b.address)
 	if err != nil {
 		return nil, err
 	}
-	server := conn.(*net.TCPConn) // a dialler of "tcp" makes no other
-	stop := context.AfterFunc(ctx, func() { server.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
 	first, err := c.knock(server)
 	if err == nil && c.r.endsSCRAM() {
 		err = c.logIn(server, first, authenticator{
@@ -192,7 +186,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 		server.Close() // in order: it has nothing to log
 		return nil, err
 	}
-	server.SetLinger(0)
+	server.reset()
 	server.Close()
 	if err == nil || ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -202,7 +196,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 
 // knock sends the startup packet and reads the beginning of the answer. If that is an error that
 // says "not now", it is an *notYet and nothing of it has gone to the client.
-func (c *client) knock(server *net.TCPConn) (*chunk, error) {
+func (c *client) knock(server *link) (*chunk, error) {
 	if _, err := server.Write(c.startup.Raw); err != nil {
 		return nil, err
 	}

@@ -106,13 +106,13 @@ type authenticator struct {
 // logIn carries the authentication at a server through, up to but without the message that ends it, which is left in in: AuthenticationOk, an error, or a request
 // that is not for SCRAM and that the client answers itself. The client is authenticated on the way, once, when it is known what the server asks for. A
 // server that fails later is followed by another one, to which the client's credentials open the way.
-func (c *client) logIn(server net.Conn, in *chunk, a authenticator) error {
+func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 	nonce, err := newNonce()
 	if err != nil {
 		return err
 	}
 	l := &letters{conn: server, in: in, check: checkServer}
-	s := scram.NewClient(scram.Channel{}, nonce)
+	s := scram.NewClient(scram.Channel{EndPoint: server.endPoint}, nonce)
 	said := false // something was said to the server
 	for {
 		m, err := l.peek()

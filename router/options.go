@@ -32,6 +32,11 @@ type Options struct {
 	TLSCertFile, TLSKeyFile string
 	TLSMinVersion           string
 
+	// ServerTLSMode says whether connections to servers use TLS, and ServerTLSCAFile holds the PEM certificates of the authorities that theirs must be from,
+	// read again when it changes. The name that verify-full wants is the host of the member's address.
+	ServerTLSMode   ServerTLSMode
+	ServerTLSCAFile string
+
 	// FailoverWait is how long a new session waits for a server before it is refused with 57P03.
 	FailoverWait time.Duration
 	// LoginTimeout bounds the startup packet, and after it the authentication. PostgreSQL's
@@ -92,6 +97,7 @@ func DefaultOptions() Options {
 		TLSMode:           TLSDisable,
 		TLSMinVersion:     "TLSv1.2",
 		AuthType:          AuthAuto,
+		ServerTLSMode:     ServerTLSDisable,
 		FailoverWait:      30 * time.Second,
 		LoginTimeout:      60 * time.Second,
 		DialTimeout:       2 * time.Second,
@@ -134,6 +140,7 @@ func (o Options) Validate() error {
 		errs = append(errs, fmt.Errorf("consistency: %q is not allowed; choose eventual, session or strict", o.Consistency))
 	}
 	errs = append(errs, o.validateAuth()...)
+	errs = append(errs, o.validateServerTLS()...)
 	bound := func(key string, v, low, high time.Duration) {
 		if v < low || v > high {
 			errs = append(errs, fmt.Errorf("%s: %s is not allowed; choose from %s to %s", key, v, low, high))

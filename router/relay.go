@@ -244,13 +244,13 @@ func (p *pump) readReady(fd uintptr) bool {
 func (c *client) relay(early, first *chunk) {
 	defer c.login.Stop()
 	defer c.server.Close()
-	up, err := c.newPump(c.conn.Conn, c.server, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
+	up, err := c.newPump(c.conn.Conn, c.server.Conn, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
 	}
 	up.ofClient = true
-	down, err := c.newPump(c.server, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, first)
+	down, err := c.newPump(c.server.Conn, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, first)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return

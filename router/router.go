@@ -49,6 +49,8 @@ type Router struct {
 	listeners map[route.Route]net.Listener
 	tls       *tls.Config // nil: TLS is declined
 	api       net.Listener
+	// authorities are those of servers' certificates; nil where none is verified.
+	authorities *authorities
 
 	picture  picture
 	sessions *registry
@@ -104,7 +106,7 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		return nil, err
 	}
 	r.own = own.New(own.Options{
-		Password: o.OwnPassword, Router: o.Name, DialTimeout: o.DialTimeout, Timeout: ownTimeout, Now: now, Log: log.Named("own"),
+		Password: o.OwnPassword, Router: o.Name, Dial: r.dialOwn, DialTimeout: o.DialTimeout, Timeout: ownTimeout, Now: now, Log: log.Named("own"),
 	})
 	ask := o.askRoles
 	if ask == nil {
@@ -120,6 +122,12 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	var err error
 	if r.tls, err = r.listenTLS(); err != nil {
 		return nil, err
+	}
+	if o.ServerTLSMode.verifies() {
+		r.authorities = &authorities{file: o.ServerTLSCAFile, now: now, log: log}
+		if _, err := r.authorities.get(); err != nil {
+			return nil, fmt.Errorf("router: %w", err)
+		}
 	}
 	if err := r.listen(); err != nil {
 		r.closeListeners()

@@ -116,16 +116,16 @@ func (l *line) dial(ctx context.Context) error {
 	dialing, stop := context.WithTimeout(ctx, l.c.o.DialTimeout)
 	defer stop()
 	var raw *net.TCPConn
-	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		if raw != nil {
 			return nil, errCancel
 		}
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		conn, socket, err := l.c.o.dial(ctx, l.server.Address) // with its name, which a certificate shows
 		if err != nil {
 			return nil, err
 		}
-		raw = conn.(*net.TCPConn) // a dialler of host and port makes no other
-		return raw, nil
+		raw = socket
+		return conn, nil
 	}
 	conn, err := pgx.ConnectConfig(dialing, cfg)
 	if err != nil {
@@ -143,6 +143,17 @@ func (l *line) dial(ctx context.Context) error {
 	})
 	l.open.Store(l.gone.Err() == nil)
 	return nil
+}
+
+func (o Options) dial(ctx context.Context, address string) (net.Conn, *net.TCPConn, error) {
+	if o.Dial != nil {
+		return o.Dial(ctx, address)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, conn.(*net.TCPConn), nil // a dialler of "tcp" makes no other
 }
 
 // leave drops the connection if nobody uses it.

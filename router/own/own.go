@@ -67,6 +67,8 @@ type Options struct {
 	Password func() (string, error)
 	// Router is the router's name; pg_stat_activity.application_name shows "howdah router <name>".
 	Router string
+	// Dial connects to a server, with TLS or without, and also returns the socket below. Nil: without.
+	Dial func(ctx context.Context, address string) (net.Conn, *net.TCPConn, error)
 	// DialTimeout bounds one attempt to connect, login included. Timeout bounds one use of a connection, waiting for it
 	// included; statement_timeout is as long.
 	DialTimeout, Timeout time.Duration

@@ -19,6 +19,18 @@ import (
 // the files and the certificate.
 func Certificate(t testing.TB, dir, commonName string) (certFile, keyFile string, c *x509.Certificate) {
 	t.Helper()
+	return certificate(t, dir, commonName, []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)})
+}
+
+// CertificateFor is Certificate for another host.
+func CertificateFor(t testing.TB, dir, commonName, host string) (certFile, keyFile string) {
+	t.Helper()
+	certFile, keyFile, _ = certificate(t, dir, commonName, []string{host}, nil)
+	return certFile, keyFile
+}
+
+func certificate(t testing.TB, dir, commonName string, names []string, addresses []net.IP) (certFile, keyFile string, c *x509.Certificate) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +41,7 @@ func Certificate(t testing.TB, dir, commonName string) (certFile, keyFile string
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: commonName},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames: names, IPAddresses: addresses,
 		NotBefore: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}

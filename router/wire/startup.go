@@ -161,6 +161,11 @@ func decodeParameters(body []byte) (map[string]string, error) {
 	return m.Parameters, nil
 }
 
+// SSLRequest returns the packet by which a client asks for TLS.
+func SSLRequest() []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, MinStartup), codeSSL)
+}
+
 // String names the kind, for logs.
 func (k Kind) String() string {
 	switch k {

@@ -1,0 +1,194 @@
+package router
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/router/wire"
+)
+
+// ServerTLSMode says whether connections to servers use TLS, and what their certificates must show; in libpq's words for sslmode.
+type ServerTLSMode string
+
+// The modes.
+const (
+	ServerTLSDisable    ServerTLSMode = "disable"
+	ServerTLSPrefer     ServerTLSMode = "prefer"
+	ServerTLSRequire    ServerTLSMode = "require"
+	ServerTLSVerifyCA   ServerTLSMode = "verify-ca"
+	ServerTLSVerifyFull ServerTLSMode = "verify-full"
+)
+
+// verifies reports whether certificates are held against server-tls-ca-file.
+func (m ServerTLSMode) verifies() bool { return m == ServerTLSVerifyCA || m == ServerTLSVerifyFull }
+
+// validateServerTLS returns the mistakes of the options about TLS to servers.
+func (o Options) validateServerTLS() []error {
+	switch {
+	case !slices.Contains([]ServerTLSMode{ServerTLSDisable, ServerTLSPrefer, ServerTLSRequire, ServerTLSVerifyCA, ServerTLSVerifyFull}, o.ServerTLSMode):
+		return []error{fmt.Errorf("server-tls-mode: %q is not allowed; choose disable, prefer, require, verify-ca or verify-full", o.ServerTLSMode)}
+	case o.ServerTLSMode.verifies() && o.ServerTLSCAFile == "":
+		return []error{fmt.Errorf("server-tls-mode: %s needs server-tls-ca-file", o.ServerTLSMode)}
+	case !o.ServerTLSMode.verifies() && o.ServerTLSCAFile != "":
+		return []error{fmt.Errorf("server-tls-ca-file: nothing is verified with server-tls-mode %s; choose verify-ca or verify-full, or leave the file out", o.ServerTLSMode)}
+	}
+	return nil
+}
+
+// authorities are the certificates of server-tls-ca-file, read again when it has changed.
+type authorities struct {
+	file string
+	now  func() schema.Instant
+	log  *zap.Logger
+
+	mu    sync.Mutex
+	pool  *x509.CertPool
+	seen  time.Time
+	asked schema.Instant
+}
+
+// get returns the authorities. While a new file has none, those before stay in force.
+func (a *authorities) get() (*x509.CertPool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	if a.pool != nil && now.Sub(a.asked) < certificateEvery {
+		return a.pool, nil
+	}
+	a.asked = now
+	info, err := os.Stat(a.file)
+	if err == nil && a.pool != nil && info.ModTime().Equal(a.seen) {
+		return a.pool, nil
+	}
+	pool := x509.NewCertPool()
+	var text []byte
+	if err == nil {
+		a.seen = info.ModTime()
+		text, err = os.ReadFile(a.file)
+	}
+	if err == nil && !pool.AppendCertsFromPEM(text) {
+		err = errors.New("there is no PEM certificate in it")
+	}
+	switch {
+	case err == nil:
+		a.pool = pool
+	case a.pool == nil:
+		return nil, fmt.Errorf("server-tls-ca-file %s: %w", a.file, err)
+	default:
+		a.log.Error("the new authorities cannot be used, those before stay in force", zap.String("file", a.file), zap.Error(err))
+	}
+	return a.pool, nil
+}
+
+// errNoTLS is a server that declines TLS where it is required.
+var errNoTLS = errors.New("the server does not support TLS, and server-tls-mode requires it")
+
+// dialServer connects to a server, and goes over to TLS where server-tls-mode says so. ctx bounds all of it.
+func (r *Router) dialServer(ctx context.Context, address string) (*link, error) {
+	d := net.Dialer{Timeout: r.live().DialTimeout, KeepAliveConfig: r.keepAlive(), Control: func(_, _ string, raw syscall.RawConn) error {
+		return r.setUserTimeout(raw)
+	}}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	l := newLink(conn.(*net.TCPConn)) // a dialler of "tcp" makes no other
+	if r.o.ServerTLSMode == ServerTLSDisable {
+		return l, nil
+	}
+	stop := context.AfterFunc(ctx, func() { l.tcp.SetDeadline(past) })
+	defer stop()
+	if err := r.askForTLS(ctx, l, address); err != nil {
+		l.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// askForTLS sends an SSLRequest and does what the answer says. Not a byte more than the answer is read in clear, so nothing that somebody put behind it can be
+// taken for a part of the session (CVE-2021-23222).
+func (r *Router) askForTLS(ctx context.Context, l *link, address string) error {
+	if _, err := l.Write(wire.SSLRequest()); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(l, answer[:]); err != nil {
+		return fmt.Errorf("no answer to the request for TLS: %w", err)
+	}
+	switch {
+	case answer[0] == 'N' && r.o.ServerTLSMode == ServerTLSPrefer:
+		return nil
+	case answer[0] == 'N':
+		return errNoTLS
+	case answer[0] != 'S':
+		// An error in clear may come from anybody, so nobody is told what it says (CVE-2024-10977).
+		return fmt.Errorf("the server answers the request for TLS with %q", rune(answer[0]))
+	}
+	config, err := r.serverTLS(address)
+	if err != nil {
+		return err
+	}
+	conn := tls.Client(l.Conn, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS handshake with the server: %w", err)
+	}
+	l.secure(conn)
+	if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
+		l.endPoint = endPoint(shown[0])
+	}
+	return nil
+}
+
+// serverTLS is the configuration of a handshake with the server at address.
+func (r *Router) serverTLS(address string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{alpn}, InsecureSkipVerify: r.o.ServerTLSMode != ServerTLSVerifyFull}
+	if !r.o.ServerTLSMode.verifies() {
+		return c, nil
+	}
+	roots, err := r.authorities.get()
+	if err != nil {
+		return nil, err
+	}
+	c.RootCAs = roots
+	if r.o.ServerTLSMode == ServerTLSVerifyCA {
+		// The chain alone: a certificate for another host will do.
+		c.VerifyConnection = func(s tls.ConnectionState) error {
+			between := x509.NewCertPool()
+			for _, c := range s.PeerCertificates[1:] {
+				between.AddCert(c)
+			}
+			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
+			return err
+		}
+	}
+	return c, nil
+}
+
+// dialOwn is how the router's own connections are made.
+func (r *Router) dialOwn(ctx context.Context, address string) (net.Conn, *net.TCPConn, error) {
+	l, err := r.dialServer(ctx, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	return l.Conn, l.tcp, nil
+}

@@ -1,0 +1,253 @@
+package router_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"howdah/router"
+	"howdah/router/route"
+	rt "howdah/router/routertest"
+	"howdah/router/scram"
+	"howdah/router/wire"
+	"howdah/sidecar/postgres/postgrestest"
+)
+
+// acceptsTLS plays a server's part of going over to TLS with the certificate of the two files.
+func acceptsTLS(t *testing.T, s *rt.Peer, certFile, keyFile string) secured {
+	t.Helper()
+	s.Expect(rt.SSLRequest)
+	s.Send([]byte{'S'})
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetDeadline(time.Now().Add(rt.Patience))
+	conn := tls.Server(s.TCPConn, &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err := conn.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return secured{conn, t}
+}
+
+func TestServerTLS(t *testing.T) {
+	certFile, keyFile, certificate := rt.Certificate(t, t.TempDir(), "server")
+	g := start(t, knows(t, map[string]string{"alice": "secret"}, nil), func(o *router.Options) {
+		o.ServerTLSMode, o.ServerTLSCAFile = router.ServerTLSVerifyFull, certFile
+	})
+	server := rt.Listen(t, "")
+	g.know.Hear(rt.Primary("one", server.Address(), 1))
+	v := credentials(t, "alice", "secret").Verifier()
+	c := g.client(t, route.Auto)
+	c.Send(rt.Startup("user", "alice"))
+	s := acceptsTLS(t, server.Accept(), certFile, keyFile)
+	if _, err := wire.ReadStartup(s); err != nil {
+		t.Fatal(err)
+	}
+	// The channel is bound to the certificate that the router was shown.
+	sum := sha256.Sum256(certificate.Raw)
+	m := offersOver(s, scram.Channel{EndPoint: sum[:]}, v)
+	p := proves(c, scram.Channel{}, "alice", "secret")
+	checks(s, m, "alice", v)
+	s.send(rt.AuthOK, rt.KeyData(7, "sekr"), rt.Ready('I'))
+	accepted(c, p)
+	_, key := c.Next()
+	c.Expect(rt.Ready('I'))
+	for _, size := range []int{1, 5000, 100 << 10} {
+		text := strings.Repeat("x", size)
+		c.Send(rt.Query(text))
+		s.expect(rt.Query(text))
+		sent := make(chan bool)
+		go func() {
+			defer close(sent)
+			s.send(rt.Row(text), rt.Ready('I'))
+		}()
+		c.Expect(rt.Row(text), rt.Ready('I'))
+		<-sent
+	}
+	// So does a cancel request, and the statement of a client that vanishes.
+	cancel := g.client(t, route.Auto)
+	cancel.Send(cancelRequest(key))
+	k := acceptsTLS(t, server.Accept(), certFile, keyFile)
+	k.expect(cancelRequest([]byte("\x00\x00\x00\x07sekr")))
+	k.Close()
+	cancel.ExpectClose()
+	c.Send(rt.Query("SELECT pg_sleep(60)"))
+	s.expect(rt.Query("SELECT pg_sleep(60)"))
+	c.Close()
+	k = acceptsTLS(t, server.Accept(), certFile, keyFile)
+	k.expect(cancelRequest([]byte("\x00\x00\x00\x07sekr")))
+	k.Close()
+	if b, err := io.ReadAll(s); len(b) > 0 {
+		t.Errorf("after that: %q, %v", b, err)
+	}
+}
+
+// Whoever answers for the server, nothing of a client is said to it before it has shown who it is.
+func TestServerTLSRefuses(t *testing.T) {
+	certFile, keyFile, _ := rt.Certificate(t, t.TempDir(), "server")
+	otherFile, otherKey, _ := rt.Certificate(t, t.TempDir(), "another")
+	named, namedKey := rt.CertificateFor(t, t.TempDir(), "elsewhere", "elsewhere.example")
+	for name, k := range map[string]struct {
+		mode           router.ServerTLSMode
+		ca, cert, key  string
+		answer         string
+		wants, refuses bool
+	}{
+		"declined":                         {mode: router.ServerTLSRequire, answer: "N", refuses: true},
+		"declined, preferred":              {mode: router.ServerTLSPrefer, answer: "N"},
+		"an error in clear":                {mode: router.ServerTLSPrefer, answer: "E\x00\x00\x00\x08boo\x00", refuses: true},
+		"more than an answer":              {mode: router.ServerTLSRequire, answer: "SR\x00\x00\x00\x08\x00\x00\x00\x00", refuses: true},
+		"require takes any":                {mode: router.ServerTLSRequire, cert: otherFile, key: otherKey, wants: true},
+		"prefer takes any":                 {mode: router.ServerTLSPrefer, cert: otherFile, key: otherKey, wants: true},
+		"verify-ca, another authority":     {mode: router.ServerTLSVerifyCA, ca: certFile, cert: otherFile, key: otherKey, wants: true, refuses: true},
+		"verify-ca, another name":          {mode: router.ServerTLSVerifyCA, ca: named, cert: named, key: namedKey, wants: true},
+		"verify-full, another name":        {mode: router.ServerTLSVerifyFull, ca: named, cert: named, key: namedKey, wants: true, refuses: true},
+		"verify-full, another authority":   {mode: router.ServerTLSVerifyFull, ca: certFile, cert: otherFile, key: otherKey, wants: true, refuses: true},
+		"verify-full, all as it should be": {mode: router.ServerTLSVerifyFull, ca: certFile, cert: certFile, key: keyFile, wants: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := start(t, func(o *router.Options) {
+				o.ServerTLSMode, o.ServerTLSCAFile, o.FailoverWait = k.mode, k.ca, 0
+			})
+			server := rt.Listen(t, "")
+			g.know.Hear(rt.Primary("one", server.Address(), 1))
+			c := g.client(t, route.Auto)
+			c.Send(rt.Startup("user", "alice"))
+			p := server.Accept()
+			p.Expect(rt.SSLRequest)
+			if !k.wants {
+				p.Send([]byte(k.answer))
+				if k.refuses {
+					for { // a handshake may have begun; a startup packet must not follow
+						b := make([]byte, 4096)
+						n, err := p.Read(b)
+						if strings.Contains(string(b[:n]), "alice") {
+							t.Fatal("the startup packet was sent in clear")
+						}
+						if err != nil {
+							break
+						}
+					}
+					c.ExpectError("57P03")
+					return
+				}
+				p.Welcome(rt.KeyData(1, "abcd"))
+				c.Welcomed()
+				return
+			}
+			p.Send([]byte{'S'})
+			pair, err := tls.LoadX509KeyPair(k.cert, k.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.SetDeadline(time.Now().Add(rt.Patience))
+			conn := tls.Server(p.TCPConn, &tls.Config{Certificates: []tls.Certificate{pair}})
+			_, err = wire.ReadStartup(conn)
+			if (err != nil) != k.refuses {
+				t.Errorf("startup packet: %v", err)
+			}
+			if k.refuses {
+				c.ExpectError("57P03")
+			}
+		})
+	}
+}
+
+func TestServerTLSOptions(t *testing.T) {
+	for want, change := range map[string]func(*router.Options){
+		"server-tls-mode: \"maybe\"":             func(o *router.Options) { o.ServerTLSMode = "maybe" },
+		"verify-full needs server-tls-ca-file":   func(o *router.Options) { o.ServerTLSMode = router.ServerTLSVerifyFull },
+		"nothing is verified":                    func(o *router.Options) { o.ServerTLSMode, o.ServerTLSCAFile = router.ServerTLSRequire, "x" },
+		"auth-type: \"md5\" is not allowed":      func(o *router.Options) { o.AuthType = "md5" },
+		"auth-type: scram needs the password of": func(o *router.Options) { o.AuthType = router.AuthSCRAM },
+	} {
+		o := router.DefaultOptions()
+		o.Cluster, o.Name = "c", "n"
+		change(&o)
+		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// withServerTLS are the options of a Postgres that takes TLS, and the file of its authority.
+func withServerTLS(t *testing.T) ([]postgrestest.Option, string) {
+	t.Helper()
+	dir := postgrestest.TempDir(t)
+	certFile, keyFile, _ := rt.Certificate(t, dir, "server")
+	if who := postgrestest.Credential(t); who != nil {
+		for _, f := range []string{certFile, keyFile} {
+			if err := os.Chown(f, int(who.Uid), int(who.Gid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return []postgrestest.Option{
+		postgrestest.WithParameter("ssl", "on"), postgrestest.WithParameter("ssl_cert_file", certFile), postgrestest.WithParameter("ssl_key_file", keyFile),
+	}, certFile
+}
+
+// Both legs are TLS, the channel is bound on both, and each to its own certificate.
+func TestServerTLSWithPostgres(t *testing.T) {
+	options, ca := withServerTLS(t)
+	primary := postgrestest.Start(t, append(options, postgrestest.WithName("one"), postgrestest.WithHBA("hostnossl all all all reject"))...)
+	ensureRoles(t, primary)
+	primary.CreateRole("alice")
+	option, _ := withTLS(t, t.TempDir(), router.TLSAllow)
+	for _, mode := range []router.ServerTLSMode{router.ServerTLSPrefer, router.ServerTLSRequire, router.ServerTLSVerifyCA, router.ServerTLSVerifyFull} {
+		t.Run(string(mode), func(t *testing.T) {
+			g := start(t, option, func(o *router.Options) {
+				o.AuthType, o.OwnPassword = router.AuthSCRAM, func() (string, error) { return routerSecret, nil }
+				if o.ServerTLSMode = mode; strings.HasPrefix(string(mode), "verify") {
+					o.ServerTLSCAFile = ca
+				}
+			})
+			c := &cluster{rig: g, primary: primary}
+			g.know.Hear(rt.Primary("one", primary.Addr(), 1))
+			for _, more := range []string{"sslmode=disable", "sslmode=require&channel_binding=require"} {
+				out, err := psql(t, connString(c.Address(route.Auto).String(), "alice", "postgres", more), postgrestest.Password,
+					"SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", "SELECT length(string_agg(repeat('x', 1000), '')) FROM generate_series(1, 5000)")
+				if err != nil || out != "t\n5000000" {
+					t.Errorf("%s: %v: %s", more, err, out)
+				}
+			}
+			if got, _ := said(t, c.Address(route.Auto).String(), "alice", "wrong password", "postgres"); !strings.HasPrefix(got, "FATAL 28P01") {
+				t.Errorf("wrong password: %s", got)
+			}
+			if got := primary.Query("SELECT bool_and(s.ssl) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE a.usename = 'howdah_router'"); got != "t" {
+				t.Errorf("the router's own connections: ssl %q", got)
+			}
+			conn := c.connect(t, route.Auto, "&application_name=sleeper")
+			slept := make(chan error, 1)
+			go func() {
+				_, err := conn.Exec(context.Background(), "SELECT pg_sleep(60)")
+				slept <- err
+			}()
+			until(t, "the statement to run", func() bool {
+				return primary.Query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sleeper' AND wait_event = 'PgSleep'") == "1"
+			})
+			if err := conn.PgConn().CancelRequest(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-slept; code(err) != "57014" {
+				t.Errorf("cancelled: %v", err)
+			}
+			testCopy(t, c)
+		})
+	}
+	t.Run("disable", func(t *testing.T) {
+		g := start(t)
+		g.know.Hear(rt.Primary("one", primary.Addr(), 1))
+		got, _ := said(t, g.Address(route.Auto).String(), "alice", postgrestest.Password, "postgres")
+		if want := fmt.Sprintf("FATAL 28000: pg_hba.conf rejects connection for host %q", "127.0.0.1"); !strings.HasPrefix(got, want) {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
