@@ -13,9 +13,14 @@ SEEDS ?= 2000
 # What `make integ` runs; ARGS goes to the demo and the benchmark.
 INTEG ?= ./bench/... ./sidecar/local/...
 ARGS ?=
+# Which clients `make clients` tests; all if empty.
+CLIENTS ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help build demo test sim integ bench campaign lint tools fuzz prerequisites bin/howdah
+# npm's packages for the tests with real clients.
+NODE_MODULES := router/clienttest/testdata/node/node_modules/.package-lock.json
+
+.PHONY: help build demo test sim integ clients bench campaign lint tools fuzz prerequisites prerequisites-clients bin/howdah
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +56,14 @@ bin/staticcheck: tools/staticcheck/go.mod tools/staticcheck/go.sum
 prerequisites:
 	@tools/prerequisites.sh gcc postgres
 
+prerequisites-clients:
+	@tools/prerequisites.sh node java jdbc psycopg
+
+# Their own install scripts are not wanted, and there are none.
+$(NODE_MODULES): router/clienttest/testdata/node/package-lock.json | prerequisites-clients
+	cd router/clienttest/testdata/node && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); \
 	  [ -z "$$unformatted" ] || { echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; }
@@ -59,7 +72,7 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck
 
 # The simulator and the check against PostgreSQL's grammar are one thread each: the race detector would only make them slow,
 # and that grammar, half a million lines of C, be compiled twice. lint has compiled it as the second line wants it.
-test: prerequisites tools build lint ## everything, with the race detector; as root installs what is missing
+test: prerequisites prerequisites-clients $(NODE_MODULES) tools build lint ## everything, with the race detector; as root installs what is missing
 	@mkdir -p .cache
 	{ go test -timeout $(TIMEOUT) ./sidecar/sim -seeds $(SEEDS) && \
 	  CGO_ENABLED=1 go test -timeout $(TIMEOUT) ./router/route/statement/grammartest && \
@@ -71,6 +84,9 @@ sim: ## the simulator alone, for SEEDS seeds
 
 integ: prerequisites tools build ## the tests with whole clusters only
 	CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout $(TIMEOUT) $(INTEG)
+
+clients: prerequisites prerequisites-clients $(NODE_MODULES) ## the router with real clients only; CLIENTS='psycopg jdbc'
+	CGO_ENABLED=1 HOWDAH_TEST_CLIENTS='$(CLIENTS)' go test -race -count=1 -timeout $(TIMEOUT) ./router/clienttest
 
 bench: prerequisites tools build ## failover times of a real cluster; ARGS='-n 5'
 	go run ./bench failover $(ARGS)

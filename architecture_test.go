@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"howdah/consul/conformance":                 {"consul", "consul/boottime", "consul/schema"},
 	"howdah/consul/consultest":                  {"consul/embedded"},
 	"howdah/router/route/statement/grammartest": {},
+	"howdah/router/clienttest":                  {},
 	"howdah/router/routertest":                  {"consul/schema", "router/wire"},
 	"howdah/sidecar/postgres/postgrestest":      {},
 	"howdah/sidecar/local/localtest":            {},

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs which a target needs are there: `prerequisites.sh postgres`, `prerequisites.sh gcc postgres`.
+# Makes sure that the programs which a target needs are there: `prerequisites.sh postgres`, `prerequisites.sh node java jdbc psycopg`.
 # As root on Debian or Ubuntu what is missing is installed; otherwise it is named, and nothing is changed.
 set -euo pipefail
 
@@ -7,7 +7,11 @@ has() {
   case $1 in
     gcc) command -v "${CC:-gcc}" >/dev/null && echo '#include <stdlib.h>' | "${CC:-gcc}" -E - >/dev/null 2>&1 ;;
     postgres) [ -n "$(postgres_bin_dir)" ] ;;
-    *) echo "prerequisites.sh: $1 is not known; choose gcc or postgres" >&2; exit 2 ;;
+    node) command -v node >/dev/null && command -v npm >/dev/null ;;
+    java) command -v javac >/dev/null && command -v java >/dev/null ;;
+    jdbc) [ -e /usr/share/java/postgresql.jar ] ;;
+    psycopg) [ -x /usr/bin/python3 ] && [ -d /usr/lib/python3/dist-packages/psycopg ] ;;
+    *) echo "prerequisites.sh: $1 is not known; choose gcc, postgres, node, java, jdbc or psycopg" >&2; exit 2 ;;
   esac
 }
 
@@ -22,6 +26,10 @@ packages() {
   case $1 in
     gcc) echo gcc libc6-dev ;;
     postgres) echo postgresql ;;
+    node) echo nodejs npm ;;
+    java) echo default-jdk-headless ;;
+    jdbc) echo libpostgresql-jdbc-java ;;
+    psycopg) echo python3-psycopg ;;
   esac
 }
 

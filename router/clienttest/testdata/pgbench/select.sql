@@ -1,0 +1,2 @@
+\set i random(1, 3)
+SELECT s FROM t WHERE id = :i;
