@@ -113,6 +113,15 @@ func TestSeizeRaisesEpochAndTimeline(t *testing.T) {
 		t.Fatalf("planned %v without having heard of pg1: %s", planned(p), p.Reason)
 	}
 	o.Peers = append([]schema.Peer{peer("pg1", 0x3000)}, o.Peers...)
+	p, m = Decide(o.at(time.Minute+lease+margin+2, time.Minute+lease+margin+1), m)
+	if got := planned(p); !slices.Equal(got, []Kind{AskReports}) || !strings.Contains(p.Reason, "told how far they are: pg1, pg3") {
+		t.Fatalf("planned %v before the others have told how far they are: %s", got, p.Reason)
+	}
+	m.Reports = Reports{Index: o.Lock.Index, Got: []Report{{"pg1", 0x3000, 2}, {"pg3", 0x6000, 2}}}
+	if p, _ := Decide(o.at(time.Minute+lease+margin+2, time.Minute+lease+margin+1), m); slices.Contains(planned(p), Seize) || !strings.Contains(p.Reason, "pg3 has WAL that it lacks") {
+		t.Fatalf("planned %v although pg3 has more than gossip says: %s", planned(p), p.Reason)
+	}
+	m.Reports.Got[1].LSN = 0x4000
 	p, _ = Decide(o.at(time.Minute+lease+margin+2, time.Minute+lease+margin+1), m)
 	if got := planned(p); !slices.Equal(got, []Kind{Seize}) {
 		t.Fatalf("planned %v: %s", got, p.Reason)

@@ -54,7 +54,7 @@ func TestForcedFailover(t *testing.T) {
 		{"no record says how far the last primary was, and another has more", func(o *Observation, m *Memory) {
 			m.Record.Epoch, m.Record.Named, o.State.Request.Value.Epoch = 6, 6, 6
 			o.Peers = []schema.Peer{peer("pg1", 0x5000), peer("pg3", 0x6000)}
-		}, false, true, "waits for pg3"},
+		}, false, true, "told how far they are: pg1, pg3"},
 
 		{"the lease may be in force", func(o *Observation, m *Memory) { m.Seen.At = o.Now.Add(-lease) }, false, false, ""},
 		{"not read since it is dead", func(o *Observation, _ *Memory) { o.Lock.AskedAt = t0 }, false, false, ""},

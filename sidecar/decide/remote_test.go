@@ -150,6 +150,7 @@ func TestTakeoverOfAStandbyCluster(t *testing.T) {
 		o.Lock = schema.LockView{Known: true, AskedAt: o.Lock.AskedAt}
 		m.Seen = Seen{Known: true, At: t0}
 		o.Peers = []schema.Peer{peer("pg1", 0x4000), peer("pg3", 0x4000)}
+		m.Reports = Reports{Got: []Report{{"pg1", 0x4000, 2}, {"pg3", 0x4000, 2}}}
 	}
 	for _, c := range []struct {
 		name   string

@@ -156,6 +156,8 @@ func (d *decision) unfit(l schema.Leader) string {
 		return fmt.Sprintf("it is on timeline %d, the last primary was on %d", d.m.Timeline, l.Timeline)
 	case d.syncUnfit(l) != "":
 		return d.syncUnfit(l)
+	case !d.trusted() && !d.forced() && d.untold() != "":
+		return d.untold()
 	case d.judge() == lockReleased && sql.LSN < l.ShutdownLSN && !d.abandoned(l):
 		return fmt.Sprintf("it has WAL up to %s and the last primary stopped at %s", sql.LSN, l.ShutdownLSN)
 	case l.Sync.Need == 0 && sql.LSN.Behind(l.FlushLSN) > d.o.Config.MaximumLagOnFailover:

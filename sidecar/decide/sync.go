@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"howdah/consul/schema"
@@ -241,6 +242,33 @@ func (d *decision) syncUnfit(l schema.Leader) string {
 		return ahead + " has WAL that it lacks"
 	}
 	return ""
+}
+
+// untold is asked where no leader record says how far the last primary was. Gossip tells how far a standby was at some time; the commits that
+// were acknowledged last may be on any. So each that runs must have told it since the lease was dead.
+func (d *decision) untold() string {
+	got := d.m.Reports
+	if got.Index != d.o.Lock.Index {
+		got = Reports{}
+	}
+	var missing []string
+	for _, name := range union(d.m.Record.Members, d.o.memberNames()) {
+		p := d.o.peer(name)
+		i := slices.IndexFunc(got.Got, func(r Report) bool { return r.Member == name })
+		switch {
+		case name == d.o.Name:
+		case i >= 0 && (got.Got[i].Timeline > d.m.Timeline || got.Got[i].Timeline == d.m.Timeline && got.Got[i].LSN > d.o.SQL.LSN):
+			d.askReports(schema.SyncSet{Standbys: []string{name}})
+			return name + " has WAL that it lacks, and no leader record says that it may be lost"
+		case i < 0 && p.Status.Role == schema.RoleStandby && (p.Status.State == schema.StateStreaming || p.Status.State == schema.StateRunning):
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	d.askReports(schema.SyncSet{Standbys: missing})
+	return "consul has no leader record of the newest epoch, and these have not told how far they are: " + strings.Join(missing, ", ")
 }
 
 // askReports asks the set how far it is. An answer counts only if it was asked for after the lease was dead.
