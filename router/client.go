@@ -64,9 +64,14 @@ type ending struct {
 // serve deals with one connection from its first byte to its last.
 func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 	defer conn.Close()
-	log := r.log.With(zap.Stringer("client", conn.RemoteAddr()))
+	log := r.log.WithLazy(zap.Stringer("client", conn.RemoteAddr())) // most sessions log nothing
 	startup, err := r.greet(ctx, conn)
-	r.unstarted.Add(-1)
+	// A client is admitted first and counts as started then, so that a drain overlooks none.
+	started := sync.OnceFunc(func() { r.unstarted.Add(-1) })
+	defer started()
+	if err != nil || startup.Kind == wire.KindCancel || r.forConsole(startup) {
+		started()
+	}
 	if err != nil {
 		r.turnAway(conn, err, log)
 		return
@@ -90,7 +95,8 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 		return
 	}
 	defer r.sessions.dismiss(c)
-	if r.draining.Load() {
+	started()
+	if r.draining.Load() && !r.spared(c) {
 		// The drain may have looked already.
 		r.turnAway(conn, shuttingDown(), log)
 		return

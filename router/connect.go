@@ -80,6 +80,7 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			if errors.As(last, &end) {
 				return nil, nil, end.error
 			}
+			c.r.metrics.retried(c.route)
 			c.log.Debug("no session with this server", zap.String("member", b.member), zap.Error(last))
 			if c.route == route.RO && !failed[b.member] {
 				failed[b.member] = true

@@ -31,6 +31,9 @@ func (r *Router) setUserTimeout(raw syscall.RawConn) error {
 
 func (r *Router) listen() error {
 	lc := net.ListenConfig{KeepAliveConfig: r.keepAlive()}
+	if r.o.ReusePort {
+		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setReusePort(raw) }
+	}
 	for of, address := range r.o.listenAddresses() {
 		l, err := lc.Listen(context.Background(), "tcp", address)
 		if err != nil {
@@ -39,7 +42,7 @@ func (r *Router) listen() error {
 		r.listeners[of] = l
 	}
 	if r.o.APIListen != "" {
-		l, err := net.Listen("tcp", r.o.APIListen)
+		l, err := lc.Listen(context.Background(), "tcp", r.o.APIListen)
 		if err != nil {
 			return fmt.Errorf("router: cannot listen for the API; choose a free port with api-listen: %w", err)
 		}

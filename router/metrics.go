@@ -24,12 +24,14 @@ type metrics struct {
 	reads     *prometheus.HistogramVec
 	decisions map[route.Consistency][2]prometheus.Observer // by the primary, by a standby
 	reroutes  prometheus.Counter
+	retries   *prometheus.CounterVec
 	cancels   prometheus.Counter
 	open      *prometheus.Desc
 	onMember  *prometheus.Desc
 	moved     *prometheus.Desc
 	epoch     *prometheus.Desc
 	primaryUp *prometheus.Desc
+	paused    *prometheus.Desc
 	ownOpen   *prometheus.Desc
 	ownDialed *prometheus.Desc
 	samples   *prometheus.Desc
@@ -65,6 +67,9 @@ func newMetrics(r *Router) *metrics {
 		reroutes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_reroutes_total", Help: "Sessions ended, or sent on while they began, because their server may not keep them.",
 		}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "howdah_router_retries_total", Help: "Attempts to begin a session on a server that failed and were followed by another, by route.",
+		}, []string{"route"}),
 		cancels: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_cancels_total", Help: "Cancel requests delivered.",
 		}),
@@ -73,6 +78,7 @@ func newMetrics(r *Router) *metrics {
 		moved:     prometheus.NewDesc("howdah_router_bytes_total", "Bytes relayed, by who sent them (client or server).", []string{"from"}, nil),
 		epoch:     prometheus.NewDesc("howdah_router_epoch", "The newest epoch seen.", nil, nil),
 		primaryUp: prometheus.NewDesc("howdah_router_primary_known", "1 if a primary is known that takes sessions.", nil, nil),
+		paused:    prometheus.NewDesc("howdah_router_paused", "1 while the console's PAUSE is in force.", nil, nil),
 		ownOpen:   prometheus.NewDesc("howdah_router_own_connections", "The router's own connections to servers now.", nil, nil),
 		samples:   prometheus.NewDesc("howdah_router_samples_total", "Questions to servers how far they are, by role and result (ok or failed).", []string{"role", "result"}, nil),
 		lagBytes:  prometheus.NewDesc("howdah_router_standby_lag_bytes", "What a standby has not replayed of the primary's newest known LSN.", []string{"member"}, nil),
@@ -82,13 +88,13 @@ func newMetrics(r *Router) *metrics {
 	for _, c := range []route.Consistency{route.Session, route.Strict} {
 		m.decisions[c] = [2]prometheus.Observer{m.reads.WithLabelValues(string(c), "primary"), m.reads.WithLabelValues(string(c), "standby")}
 	}
-	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.reroutes, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.reroutes, m.retries, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp, m.ownOpen, m.ownDialed, m.samples, m.lagBytes, m.lagTime} {
+	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp, m.paused, m.ownOpen, m.ownDialed, m.samples, m.lagBytes, m.lagTime} {
 		ch <- d
 	}
 }
@@ -124,6 +130,11 @@ func (m *metrics) collectOwn(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.PrimaryFailed), "primary", "failed")
 	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.Standby), "standby", "ok")
 	ch <- prometheus.MustNewConstMetric(m.samples, prometheus.CounterValue, float64(n.StandbyFailed), "standby", "failed")
+	paused := 0.0
+	if m.r.gate.held() != nil {
+		paused = 1
+	}
+	ch <- prometheus.MustNewConstMetric(m.paused, prometheus.GaugeValue, paused)
 	asking := m.r.own.Stats()
 	ch <- prometheus.MustNewConstMetric(m.ownOpen, prometheus.GaugeValue, float64(asking.Open))
 	ch <- prometheus.MustNewConstMetric(m.ownDialed, prometheus.CounterValue, float64(asking.Opened), "ok")
@@ -171,5 +182,7 @@ func plainCode(s string) bool {
 }
 
 func (m *metrics) rerouted(n int) { m.reroutes.Add(float64(n)) }
+
+func (m *metrics) retried(of route.Route) { m.retries.WithLabelValues(string(of)).Inc() }
 
 func (m *metrics) cancelled() { m.cancels.Inc() }

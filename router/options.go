@@ -25,6 +25,8 @@ type Options struct {
 	Listen, ListenRW, ListenRO string
 	// APIListen is the host:port of /health, /metrics, /status and /events; empty for none.
 	APIListen string
+	// ReusePort lets another router of the same user listen at the same addresses (SO_REUSEPORT), to take over while this one drains.
+	ReusePort bool
 
 	// TLSMode says whether clients may or must use TLS, with the PEM certificate and key of the two files, which are read again when they
 	// change. TLSMinVersion is TLSv1.2 or TLSv1.3.

@@ -190,8 +190,12 @@ func (r *Router) Run(ctx context.Context) error {
 	case <-r.finish:
 	case err = <-failed:
 	}
+	r.handOver()
 	r.draining.Store(true)
 	r.closeListeners()
+	if r.o.ReusePort {
+		closeAPI() // what is asked from now on is for the other router to answer
+	}
 	accepting.Wait()
 	r.drain()
 	stop()
@@ -211,6 +215,7 @@ const drainStep = 20 * time.Millisecond
 // drain ends every session: the idle ones as soon as they are, the others when the time is over.
 func (r *Router) drain() {
 	bye := shuttingDown()
+	begun := r.now()
 	deadline := time.NewTimer(r.live().DrainTimeout)
 	defer deadline.Stop()
 	step := time.NewTicker(drainStep)
@@ -218,9 +223,11 @@ func (r *Router) drain() {
 	r.log.Info("router drains its sessions", zap.Int("sessions", r.sessions.count()), zap.Duration("at_most", r.live().DrainTimeout))
 	for {
 		for _, c := range r.sessions.all() {
-			c.endIfIdle(bye)
+			if !r.spared(c) {
+				c.endIfIdle(bye)
+			}
 		}
-		if r.sessions.count() == 0 {
+		if r.sessions.count() == 0 && !r.awaited(begun) {
 			return
 		}
 		select {

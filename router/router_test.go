@@ -18,7 +18,12 @@ import (
 	"howdah/sidecar/postgres/postgrestest"
 )
 
-func TestMain(m *testing.M) { postgrestest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(handoverProcess) != "" {
+		os.Exit(runHandoverProcess())
+	}
+	postgrestest.Main(m)
+}
 
 // rig is a router under test and what it is told.
 type rig struct {
