@@ -92,7 +92,7 @@ func (r *Router) loginConsole(conn *link, s wire.Startup) error {
 	user := s.Parameters["user"]
 	l := console.Login{
 		User: user, Allowed: user != "" && (slices.Contains(r.live().AdminUsers, user) || slices.Contains(r.live().StatsUsers, user)),
-		Secret: r.consoles.secret[:], Channel: scram.Channel{},
+		Secret: r.consoles.secret[:], Channel: scram.Channel{EndPoint: conn.endPoint},
 	}
 	var err error
 	if l.Password, err = r.o.ConsolePassword(); err != nil {

@@ -143,6 +143,25 @@ func TestConsoleLogin(t *testing.T) {
 	}
 }
 
+// Over TLS the login is bound to the router's certificate, and who is on it is shown.
+func TestConsoleOverTLS(t *testing.T) {
+	cert, key, _ := rt.Certificate(t, t.TempDir(), "router")
+	g := start(t, withConsole, func(o *router.Options) { o.TLSMode, o.TLSCertFile, o.TLSKeyFile = router.TLSRequire, cert, key })
+	t.Setenv("PGSSLMODE", "require")
+	t.Setenv("PGCHANNELBINDING", "require")
+	if out, err := g.psql(t, "root", consolePassword, "SHOW VERSION"); err != nil || !strings.Contains(out, "howdah 9") {
+		t.Errorf("%v %s", err, out)
+	}
+	if out, err := g.psql(t, "root", "wrong", "SHOW VERSION"); err == nil || !strings.Contains(out, "password authentication failed") {
+		t.Errorf("%v %s", err, out)
+	}
+	t.Setenv("PGSSLMODE", "disable")
+	t.Setenv("PGCHANNELBINDING", "prefer")
+	if out, err := g.psql(t, "root", consolePassword, "SHOW VERSION"); err == nil || !strings.Contains(out, "without TLS") {
+		t.Errorf("in clear: %v %s", err, out)
+	}
+}
+
 // Where nobody may use a console, howdah is a database like any other.
 func TestNoConsole(t *testing.T) {
 	g := start(t)
