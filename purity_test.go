@@ -23,6 +23,7 @@ var pure = map[string][]string{
 	"howdah/sidecar/decide":         nil,
 	"howdah/router/route":           nil,
 	"howdah/router/route/statement": nil,
+	"howdah/router/rule":            nil,
 	"howdah/router/scram":           nil,
 	"howdah/router/session":         nil,
 	"howdah/router/topology":        nil,
@@ -32,7 +33,7 @@ var pure = map[string][]string{
 
 // pureImports is all that they may import.
 var pureImports = []string{
-	"bytes", "cmp", "crypto/hmac", "crypto/pbkdf2", "crypto/sha256", "crypto/subtle", "encoding/base64", "encoding/binary", "errors", "fmt", "iter", "maps", "math", "math/bits", "slices", "strconv", "strings",
+	"bytes", "cmp", "crypto/hmac", "crypto/pbkdf2", "crypto/sha256", "crypto/subtle", "encoding/base64", "encoding/binary", "errors", "fmt", "iter", "maps", "math", "math/bits", "net/netip", "slices", "strconv", "strings",
 	"time", "unicode", "unicode/utf8", "howdah/consul/schema", "howdah/router/route", "howdah/router/route/statement", "howdah/router/wire",
 }
 

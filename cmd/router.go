@@ -80,6 +80,7 @@ func (c *Router) Declare(s *options.Set) {
 		return []options.Problem{s.Problem("router-password-file", "the password is given by "+options.EnvironmentName("router-password")+" too; give one of them")}
 	})
 	c.declareConsole(s)
+	s.Strings(&c.Rules, "rules", "who may connect: lines as in pg_hba.conf (type database user address method), with the methods scram-sha-256, pass-through and reject; best as a list in the file")
 	s.Group("TLS for clients")
 	s.String((*string)(&c.TLSMode), "tls-mode", "whether clients may or must use TLS: disable, allow or require")
 	s.String(&c.TLSCertFile, "tls-cert-file", "a PEM certificate with its chain; read again when it changes", options.Placeholder("FILE"))

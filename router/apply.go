@@ -14,6 +14,7 @@ func (r *Router) Apply(o Options) error {
 	n.FailoverWait, n.LoginTimeout, n.DialTimeout, n.CancelTimeout = o.FailoverWait, o.LoginTimeout, o.DialTimeout, o.CancelTimeout
 	n.DrainTimeout, n.FarewellTimeout, n.TCPUserTimeout = o.DrainTimeout, o.FarewellTimeout, o.TCPUserTimeout
 	n.MaxClients, n.ReadOnlyFallback, n.Consistency = o.MaxClients, o.ReadOnlyFallback, o.Consistency
+	n.Rules = o.Rules
 	n.AdminUsers, n.StatsUsers = o.AdminUsers, o.StatsUsers
 	n.TLSCertFile, n.TLSKeyFile = o.TLSCertFile, o.TLSKeyFile
 	if err := errors.Join(n.Validate(), n.validateConsole()); err != nil {
@@ -24,6 +25,7 @@ func (r *Router) Apply(o Options) error {
 			return err
 		}
 	}
+	n.parsed, _ = n.parseRules() // Validate has read them
 	r.changed.Store(&n)
 	return nil
 }

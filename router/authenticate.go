@@ -33,6 +33,9 @@ const (
 
 // validateAuth returns the mistakes of the options about authentication.
 func (o Options) validateAuth() []error {
+	if _, err := o.parseRules(); err != nil {
+		return []error{err}
+	}
 	switch {
 	case !slices.Contains([]AuthType{AuthAuto, AuthPassThrough, AuthSCRAM}, o.AuthType):
 		return []error{fmt.Errorf("auth-type: %q is not allowed; choose auto, scram or pass-through", o.AuthType)}
@@ -42,8 +45,8 @@ func (o Options) validateAuth() []error {
 	return nil
 }
 
-// endsSCRAM reports whether the router authenticates clients itself.
-func (r *Router) endsSCRAM() bool { return r.o.AuthType != AuthPassThrough && r.o.OwnPassword != nil }
+// endsSCRAM reports whether the router authenticates the client itself.
+func (c *client) endsSCRAM() bool { return c.auth != AuthPassThrough && c.r.o.OwnPassword != nil }
 
 // final is an error that ends a session's beginning: no other server is tried.
 type final struct{ error }
@@ -69,7 +72,7 @@ type asked struct {
 // pass logins through.
 func (c *client) ours(search context.Context) bool {
 	_, err := c.r.roles.Find(search, c.startup.Parameters["user"], c.r.now().Add(-role.KeptFor))
-	if c.r.o.AuthType != AuthAuto || !errors.Is(err, role.ErrNoFunction) {
+	if c.auth != AuthAuto || !errors.Is(err, role.ErrNoFunction) {
 		return true
 	}
 	c.r.passing.Do(func() {

@@ -221,6 +221,7 @@ func TestStandbySessionsOutliveAnEpoch(t *testing.T) {
 	g.know.Hear(rt.Primary("one", one.Address(), 1), rt.Standby("three", three.Address(), 1))
 	staying, server := g.session(t, route.RO, three)
 	g.know.Hear(rt.Standby("two", two.Address(), 1))
+	until(t, "the router to know both", func() bool { return len(g.Status().Standbys) == 2 })
 	leaving, _ := g.session(t, route.RO, two)
 	g.know.Hear(rt.Primary("two", two.Address(), 2), rt.Standby("three", three.Address(), 2))
 	leaving.ExpectError("57P01")

@@ -32,9 +32,10 @@ type client struct {
 	login       *time.Timer
 	account     *account
 
-	// Of the goroutine that connects: watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
+	// Of the goroutine that connects: auth says who authenticates the client, watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
 	// protocol it gets. Where the router authenticates, credentials open every server of the cluster, and signature is what the client is
 	// still to be told of its own proof.
+	auth        AuthType
 	watcher     *watcher
 	callOff     context.CancelCauseFunc
 	negotiated  bool
@@ -86,6 +87,10 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 	}
 	c := &client{r: r, conn: conn, startup: startup, log: log, account: r.newAccount()}
 	if err := c.wishes(of); err != nil {
+		r.turnAway(conn, err, log)
+		return
+	}
+	if err := c.underRules(); err != nil {
 		r.turnAway(conn, err, log)
 		return
 	}

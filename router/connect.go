@@ -163,7 +163,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	}
 	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
 	first, err := c.knock(server)
-	if err == nil && c.r.endsSCRAM() {
+	if err == nil && c.endsSCRAM() {
 		err = c.logIn(server, first, authenticator{
 			ours: func() bool { return c.ours(search) },
 			prove: func(by asked) error {

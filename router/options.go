@@ -10,6 +10,7 @@ import (
 	"howdah/router/console"
 	"howdah/router/role"
 	"howdah/router/route"
+	"howdah/router/rule"
 )
 
 // Options are the settings of one router. DefaultOptions has a value for each that can have one.
@@ -63,6 +64,10 @@ type Options struct {
 	// AuthType says who authenticates clients.
 	AuthType AuthType
 	askRoles role.Ask // of tests; nil asks servers
+	// Rules say who may connect and who authenticates them, in the form of pg_hba.conf: the first that matches decides, and without a match nobody may. None at
+	// all: everybody may, as AuthType says. parsed is what they mean.
+	Rules  []string
+	parsed []rule.Rule
 
 	// AdminUsers may use the console (package console), StatsUsers may only look. ConsolePassword gives the password of both; it is called
 	// for each login.

@@ -101,6 +101,7 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		sessions:  newRegistry(),
 		finish:    make(chan struct{}, 1),
 	}
+	o.parsed, _ = o.parseRules() // Validate has read them
 	r.changed.Store(&o)
 	if err := r.consoles.init(); err != nil {
 		return nil, err

@@ -1,0 +1,179 @@
+// Package rule says who may connect to a router, by lines in the form of pg_hba.conf: the first that matches decides.
+package rule
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Method is what becomes of a connection.
+type Method string
+
+// The methods.
+const (
+	// SCRAM: the router authenticates the client. PassThrough: the server does. Reject: nobody does.
+	SCRAM       Method = "scram-sha-256"
+	PassThrough Method = "pass-through"
+	Reject      Method = "reject"
+)
+
+// Rule is one line: type, database, user, address, method.
+type Rule struct {
+	kind             string // host, hostssl or hostnossl
+	databases, users []word
+	address          netip.Prefix // not valid: all
+	Method           Method
+}
+
+// word is a name, or without quotes perhaps a keyword.
+type word struct {
+	text   string
+	quoted bool
+}
+
+func (w word) is(keyword string) bool { return !w.quoted && w.text == keyword }
+
+// Client is who wants to connect.
+type Client struct {
+	Address        netip.Addr
+	TLS            bool
+	User, Database string
+	// Replication: a physical replication connection, which belongs to no database.
+	Replication bool
+}
+
+// Find returns the method of the first rule that matches; false if none does.
+func Find(rules []Rule, c Client) (Method, bool) {
+	for i := range rules {
+		if rules[i].matches(c) {
+			return rules[i].Method, true
+		}
+	}
+	return "", false
+}
+
+// matches follows check_hba in PostgreSQL's src/backend/libpq/hba.c.
+func (r *Rule) matches(c Client) bool {
+	switch {
+	case r.kind == "hostssl" && !c.TLS, r.kind == "hostnossl" && c.TLS:
+		return false
+	case r.address.IsValid() && !r.address.Contains(c.Address.Unmap().WithZone("")):
+		return false
+	}
+	user := slices.ContainsFunc(r.users, func(w word) bool { return w.is("all") || w.text == c.User })
+	return user && slices.ContainsFunc(r.databases, func(w word) bool {
+		switch {
+		case c.Replication:
+			return w.is("replication")
+		case w.is("all"), w.is("sameuser") && c.Database == c.User:
+			return true
+		case w.is("sameuser"), w.is("replication"):
+			return false
+		}
+		return w.text == c.Database
+	})
+}
+
+// Parse reads a line. The error says what is allowed.
+func Parse(line string) (Rule, error) {
+	fields, err := split(line)
+	switch {
+	case err != nil:
+		return Rule{}, err
+	case len(fields) != 5:
+		return Rule{}, fmt.Errorf("has %d fields; want type, database, user, address and method, as in pg_hba.conf", len(fields))
+	}
+	for _, i := range []int{0, 3, 4} {
+		if len(fields[i]) != 1 {
+			return Rule{}, errors.New("has a list where one word belongs; lists are for databases and users")
+		}
+	}
+	r := Rule{kind: fields[0][0].text, databases: fields[1], users: fields[2], Method: Method(fields[4][0].text)}
+	if !slices.Contains([]string{"host", "hostssl", "hostnossl"}, r.kind) {
+		return Rule{}, fmt.Errorf("begins with %q; choose host, hostssl or hostnossl", r.kind)
+	}
+	for _, w := range append(slices.Clone(r.databases), r.users...) {
+		if !w.quoted && (w.text == "samerole" || w.text == "samegroup" || strings.IndexAny(w.text, "+@/") == 0) {
+			return Rule{}, fmt.Errorf("has %q, which the router cannot know; choose all, sameuser, replication or names", w.text)
+		}
+	}
+	if r.address, err = parseAddress(fields[3][0].text); err != nil {
+		return Rule{}, err
+	}
+	if !slices.Contains([]Method{SCRAM, PassThrough, Reject}, r.Method) {
+		return Rule{}, fmt.Errorf("has the method %q; choose %s, %s or %s", r.Method, SCRAM, PassThrough, Reject)
+	}
+	return r, nil
+}
+
+func parseAddress(text string) (netip.Prefix, error) {
+	if text == "all" {
+		return netip.Prefix{}, nil
+	}
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("has the address %q; want all, an address, or a network as 10.0.0.0/8 or fd00::/8", text)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("has the address %q, with bits beyond its length; did you mean %s?", text, p.Masked())
+	}
+	return p, nil
+}
+
+// split reads fields: blanks end one, commas join the words of a list, double quotes protect both, # begins a comment.
+func split(line string) ([][]word, error) {
+	if !utf8.ValidString(line) || strings.ContainsAny(line, "\n\r\x00") {
+		return nil, errors.New("must be one line of valid UTF-8")
+	}
+	var fields [][]word
+	var w word
+	begun, comma, open := false, false, false
+	var b strings.Builder
+	end := func() {
+		if w.text = b.String(); w.text != "" || w.quoted {
+			last := len(fields) - 1
+			fields[last] = append(fields[last], w)
+		}
+		w, begun = word{}, false
+		b.Reset()
+	}
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		if !open && c == '#' {
+			break
+		}
+		if !open && (c == ' ' || c == '\t' || c == ',') {
+			if begun {
+				end()
+			}
+			comma = comma || c == ','
+			continue
+		}
+		if !begun {
+			if !comma || len(fields) == 0 {
+				fields = append(fields, nil)
+			}
+			begun, comma = true, false
+		}
+		if c == '"' {
+			open, w.quoted = !open, true
+			continue
+		}
+		b.WriteByte(c)
+	}
+	if open {
+		return nil, errors.New("has a double quote without its pair")
+	}
+	if begun {
+		end()
+	}
+	return fields, nil
+}

@@ -1,0 +1,98 @@
+package rule
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestFind(t *testing.T) {
+	var rules []Rule
+	for _, line := range []string{
+		"host replication walker 10.0.0.0/8 pass-through",
+		"hostnossl all all 192.168.0.0/16 reject   # in clear only from nearby",
+		`host app,"all" alice, bob all scram-sha-256`,
+		"host sameuser all fd00::/8 scram-sha-256",
+		"hostssl all all 10.1.2.3 pass-through",
+		"host all \"Ödön x\" all reject",
+	} {
+		r, err := Parse(line)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		rules = append(rules, r)
+	}
+	for _, c := range []struct {
+		address        string
+		tls            bool
+		user, database string
+		replication    bool
+		want           Method
+	}{
+		{"10.9.9.9", false, "walker", "", true, PassThrough},
+		{"10.9.9.9", false, "walker", "replication", false, ""}, // a database of that name is not meant
+		{"11.9.9.9", false, "walker", "", true, ""},
+		{"192.168.3.4", false, "alice", "app", false, Reject},
+		{"192.168.3.4", true, "alice", "app", false, SCRAM},
+		{"::ffff:192.168.3.4", false, "alice", "app", false, Reject},
+		{"127.0.0.1", false, "alice", "app", false, SCRAM},
+		{"127.0.0.1", false, "bob", "all", false, SCRAM}, // quoted, a name
+		{"127.0.0.1", false, "bob", "other", false, ""},
+		{"127.0.0.1", false, "alice", "", true, ""},
+		{"fd00::1", false, "carol", "carol", false, SCRAM},
+		{"fd00::1", false, "carol", "sameuser", false, ""},
+		{"10.1.2.3", true, "carol", "x", false, PassThrough},
+		{"10.1.2.3", false, "carol", "x", false, ""},
+		{"10.1.2.4", true, "carol", "x", false, ""},
+		{"127.0.0.1", true, "Ödön x", "x", false, Reject},
+		{"127.0.0.1", true, "ödön x", "x", false, ""},
+	} {
+		got, ok := Find(rules, Client{Address: netip.MustParseAddr(c.address), TLS: c.tls, User: c.user, Database: c.database, Replication: c.replication})
+		if got != c.want || ok != (c.want != "") {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for line, want := range map[string]string{
+		"":                                      "0 fields",
+		"# host all all all reject":             "0 fields",
+		"host all all reject":                   "4 fields",
+		"host all all all reject map=x":         "6 fields",
+		"local all all all reject":              "choose host",
+		"host all all all trust":                "choose scram-sha-256",
+		"host all all all reject,reject":        "lists are for databases and users",
+		"host all all 10.0.0.1/8 reject":        "did you mean 10.0.0.0/8",
+		"host all all 10.0.0.0/33 reject":       "want all, an address",
+		"host all all samehost reject":          "want all, an address",
+		"host all all ::ffff:1.2.3.4/96 reject": "want all, an address",
+		"host all all fe80::1%eth0 reject":      "want all, an address",
+		"host samerole all all reject":          "cannot know",
+		"host all +staff all reject":            "cannot know",
+		"host @file all all reject":             "cannot know",
+		"host all \"x all reject":               "without its pair",
+		"host all all\nall reject":              "one line",
+		"host all \xff all reject":              "one line",
+	} {
+		if r, err := Parse(line); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v, want %q", line, r, err, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(`hostssl all,"a b" alice, bob 10.0.0.0/8 scram-sha-256 # so`)
+	f.Fuzz(func(t *testing.T, line string) {
+		r, err := Parse(line)
+		if err != nil {
+			return
+		}
+		if len(r.databases) == 0 || len(r.users) == 0 {
+			t.Fatalf("%q matches nobody: %+v", line, r)
+		}
+		if again, err := Parse(line + " # x"); err != nil || again.Method != r.Method {
+			t.Fatalf("%q with a comment: %v", line, err)
+		}
+	})
+}
