@@ -39,7 +39,14 @@ func runHandoverProcess() int {
 	o.Cluster, o.Name, o.Listen, o.ReusePort, o.DrainTimeout = rt.Cluster, fmt.Sprint("router-", os.Getpid()), listen, true, rt.Patience
 	know := rt.NewKnowledge(boottime.Now)
 	know.Hear(rt.Primary("one", server, 1))
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel))
+	var warned atomic.Bool
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel), zap.Hooks(func(e zapcore.Entry) error {
+		if e.Level >= zap.WarnLevel {
+			warned.Store(true)
+			fmt.Fprintln(os.Stderr, "router process:", e.Message)
+		}
+		return nil
+	}))
 	r, err := router.New(o, know, boottime.Now, log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -61,6 +68,9 @@ func runHandoverProcess() int {
 	if err := r.Run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if warned.Load() {
+		return 1 // a handover that could not be done in order, most likely
 	}
 	return 0
 }

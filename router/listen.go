@@ -32,6 +32,7 @@ func (r *Router) setUserTimeout(raw syscall.RawConn) error {
 func (r *Router) listen() error {
 	lc := net.ListenConfig{KeepAliveConfig: r.keepAlive()}
 	if r.o.ReusePort {
+		lc.SetMultipathTCP(false) // Go's default; no filter can be attached to such a socket (handover.go)
 		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setReusePort(raw) }
 	}
 	for of, address := range r.o.listenAddresses() {
