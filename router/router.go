@@ -173,6 +173,9 @@ func (r *Router) Run(ctx context.Context) error {
 	if !r.own.Enabled() {
 		r.log.Info("no password for the role " + own.Role + " is given (router-password-file): what the router would ask servers itself is off")
 	}
+	if r.o.relaysBetweenTLS() {
+		r.log.Warn("logins are passed through between two connections with TLS: libpq takes that for somebody in between and fails, unless channel_binding=disable; give router-password-file, or server-tls-mode disable")
+	}
 	r.learnOnce()
 	var support, accepting sync.WaitGroup
 	support.Go(func() { r.learn(serving) })

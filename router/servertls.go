@@ -48,6 +48,12 @@ func (o Options) validateServerTLS() []error {
 	return nil
 }
 
+// relaysBetweenTLS reports whether SASL is relayed between two TLS connections. A client that can bind the channel then either binds it to the
+// router's certificate, or says that it was not offered to; a server refuses both.
+func (o Options) relaysBetweenTLS() bool {
+	return (o.AuthType == AuthPassThrough || o.OwnPassword == nil) && o.TLSMode != TLSDisable && o.ServerTLSMode != ServerTLSDisable
+}
+
 // authorities are the certificates of server-tls-ca-file, read again when it has changed.
 type authorities struct {
 	file string

@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"howdah/router"
 	"howdah/router/route"
 	rt "howdah/router/routertest"
@@ -173,6 +177,27 @@ func TestServerTLSOptions(t *testing.T) {
 		change(&o)
 		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// A login that cannot succeed is not found out by clients alone.
+func TestWarnsOfTLSOnBothSides(t *testing.T) {
+	option, _ := withTLS(t, t.TempDir(), router.TLSAllow)
+	for _, k := range []struct {
+		change func(*router.Options)
+		warns  bool
+	}{
+		{func(o *router.Options) { o.ServerTLSMode = router.ServerTLSRequire }, true},
+		{func(o *router.Options) { o.AuthType, o.ServerTLSMode = router.AuthPassThrough, router.ServerTLSPrefer }, true},
+		{func(*router.Options) {}, false},
+		{func(o *router.Options) { knows(t, nil, nil)(o); o.ServerTLSMode = router.ServerTLSRequire }, false},
+	} {
+		core, logs := observer.New(zapcore.WarnLevel)
+		g := startLogging(t, zap.New(core), option, k.change)
+		g.stop()
+		if got := logs.FilterMessageSnippet("two connections with TLS").Len() > 0; got != k.warns {
+			t.Errorf("warned: %v, want %v", got, k.warns)
 		}
 	}
 }
