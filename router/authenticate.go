@@ -68,15 +68,15 @@ type asked struct {
 	iterations int
 }
 
-// ours reports whether the router can authenticate clients. Where nothing else was asked for, servers whose sidecars do not make the function yet let it
-// pass logins through.
+// ours reports whether the router can authenticate clients. Where nothing else was asked for, it passes logins through to servers whose sidecars do not make
+// the function yet, or that do not let it in.
 func (c *client) ours(search context.Context) bool {
 	_, err := c.r.roles.Find(search, c.startup.Parameters["user"], c.r.now().Add(-role.KeptFor))
-	if c.auth != AuthAuto || !errors.Is(err, role.ErrNoFunction) {
+	if c.auth != AuthAuto || !errors.Is(err, role.ErrNoFunction) && !errors.Is(err, role.ErrRefused) {
 		return true
 	}
 	c.r.passing.Do(func() {
-		c.log.Warn("logins are passed through as long as the servers cannot be asked how roles log in; their sidecars may be older than this router", zap.Error(err))
+		c.log.Warn("logins are passed through as long as the servers do not tell this router how roles log in; their sidecars may be older", zap.Error(err))
 	})
 	return false
 }

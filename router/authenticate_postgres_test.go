@@ -296,3 +296,41 @@ func testWithoutPrimary(t *testing.T, a *authenticating) {
 		}
 	}
 }
+
+// What the router may not look up it passes through, unless it was told not to.
+func TestLookupsThatAreNotLet(t *testing.T) {
+	bare := postgrestest.Start(t, postgrestest.WithName("bare"))
+	bare.CreateRole("howdah_router") // as an older sidecar made it
+	bare.CreateRole("alice")
+	full := postgrestest.Start(t, postgrestest.WithName("full"))
+	ensureRoles(t, full)
+	full.CreateRole("alice")
+	for name, k := range map[string]struct {
+		server   *postgrestest.Server
+		auth     router.AuthType
+		password string
+		want     string
+	}{
+		"no function":                 {bare, router.AuthAuto, postgrestest.Password, "welcome"},
+		"no function, scram":          {bare, router.AuthSCRAM, postgrestest.Password, "FATAL 57P03: this router may not look up how users log in"},
+		"a wrong password":            {full, router.AuthAuto, "wrong", "welcome"},
+		"a wrong password, and scram": {full, router.AuthSCRAM, "wrong", "FATAL 57P03: this router may not look up how users log in"},
+		"all as it should be":         {full, router.AuthAuto, routerSecret, "welcome"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, logs := observer.New(zapcore.InfoLevel)
+			g := startLogging(t, zap.New(core), func(o *router.Options) {
+				o.AuthType, o.OwnPassword = k.auth, func() (string, error) { return k.password, nil }
+			})
+			g.know.Hear(rt.Primary("one", k.server.Addr(), 1))
+			for range 2 {
+				if got, _ := said(t, g.Address(route.Auto).String(), "alice", postgrestest.Password, "postgres"); !strings.HasPrefix(got, k.want) {
+					t.Errorf("told %s, want %s", got, k.want)
+				}
+			}
+			if got := logs.FilterMessageSnippet("passed through").Len(); (got == 1) != (k.auth == router.AuthAuto && k.password != routerSecret) {
+				t.Errorf("said %d times that logins are passed through", got)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -376,6 +377,46 @@ func TestSCRAMWithoutTheFunction(t *testing.T) {
 		s.ExpectClose()
 		c.Close()
 	}
+}
+
+func FuzzLettersOfClients(f *testing.F) { fuzzLetters(f, router.ClientLetters) }
+
+func FuzzLettersOfServers(f *testing.F) { fuzzLetters(f, router.ServerLetters) }
+
+// fuzzLetters has messages read that come in pieces, and holds them against the bytes that were sent.
+func fuzzLetters(f *testing.F, read func(net.Conn) [][]byte) {
+	f.Add(append(rt.Message('p', []byte("abc")), rt.Message('p')...), 3)
+	f.Add(append(rt.Message('R', rt.Int32(0)), 'E', 0, 0, 0, 4), 1)
+	f.Add(rt.Message('p', make([]byte, 1000)), 64)
+	f.Add([]byte{'R', 0x7f, 0xff, 0xff, 0xff}, 5)
+	f.Fuzz(func(t *testing.T, sent []byte, piece int) {
+		var got []byte
+		for _, m := range read(&pieces{left: sent, size: max(piece%100, 1)}) {
+			if h := wire.ParseHeader(m); h.Size() != len(m) {
+				t.Fatalf("%q is no message", m)
+			}
+			got = append(got, m...)
+		}
+		if !bytes.HasPrefix(sent, got) {
+			t.Fatalf("sent %q, read %q", sent, got)
+		}
+	})
+}
+
+// pieces is a connection on which bytes come a few at a time.
+type pieces struct {
+	net.Conn
+	left []byte
+	size int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.left[:min(p.size, len(p.left))])
+	p.left = p.left[n:]
+	return n, nil
 }
 
 // What a stranger may do wrong in the middle of a login. None of it reaches the server, which has no more than the beginning of an exchange.

@@ -1,6 +1,33 @@
 package router
 
-import "howdah/router/role"
+import (
+	"bytes"
+	"net"
+
+	"howdah/router/role"
+	"howdah/router/wire"
+)
 
 // AskRoles has a test answer for the servers.
 func (o *Options) AskRoles(ask role.Ask) { o.askRoles = ask }
+
+// ClientLetters reads the messages of a login as they come from a client, up to the first that is not taken.
+func ClientLetters(conn net.Conn) [][]byte { return readLetters(conn, checkClient) }
+
+// ServerLetters is ClientLetters of a server.
+func ServerLetters(conn net.Conn) [][]byte { return readLetters(conn, checkServer) }
+
+func readLetters(conn net.Conn, check func(wire.Header) *wire.Error) [][]byte {
+	in := newChunk()
+	defer in.free()
+	l := &letters{conn: conn, in: in, check: check}
+	var all [][]byte
+	for {
+		m, err := l.peek()
+		if err != nil {
+			return all
+		}
+		all = append(all, bytes.Clone(m))
+		l.take(m)
+	}
+}
