@@ -89,6 +89,8 @@ func (c *Router) Declare(s *options.Set) {
 	s.Group("TLS to servers")
 	s.String((*string)(&c.ServerTLSMode), "server-tls-mode", "as libpq's sslmode: disable, prefer, require, verify-ca or verify-full")
 	s.String(&c.ServerTLSCAFile, "server-tls-ca-file", "PEM certificates of the authorities for verify-ca and verify-full; read again when it changes", options.Placeholder("FILE"))
+	s.String(&c.ServerTLSCertFile, "server-tls-cert-file", "a PEM certificate for servers that ask for one (clientcert in pg_hba.conf); read again when it changes", options.Placeholder("FILE"))
+	s.String(&c.ServerTLSKeyFile, "server-tls-key-file", "the PEM key that goes with it", options.Placeholder("FILE"))
 	s.Group("Time limits")
 	s.Duration(&c.LoginTimeout, "login-timeout", "for a client's startup, and for its authentication", 0, anyTime)
 	s.Duration(&c.DialTimeout, "dial-timeout", "for one attempt to connect to a server", 0, anyTime)

@@ -39,6 +39,8 @@ type Options struct {
 	// read again when it changes. The name that verify-full wants is the host of the member's address.
 	ServerTLSMode   ServerTLSMode
 	ServerTLSCAFile string
+	// ServerTLSCertFile and ServerTLSKeyFile are the certificate that is shown to servers that ask for one (clientcert in pg_hba.conf); both or none.
+	ServerTLSCertFile, ServerTLSKeyFile string
 
 	// FailoverWait is how long a new session waits for a server before it is refused with 57P03.
 	FailoverWait time.Duration

@@ -51,6 +51,7 @@ type Router struct {
 	api       net.Listener
 	// authorities are those of servers' certificates; nil where none is verified.
 	authorities *authorities
+	serverPair  *certificate // what servers are shown that ask for one; nil: nothing
 
 	picture  picture
 	sessions *registry
@@ -124,11 +125,8 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	if r.tls, err = r.listenTLS(); err != nil {
 		return nil, err
 	}
-	if o.ServerTLSMode.verifies() {
-		r.authorities = &authorities{file: o.ServerTLSCAFile, now: now, log: log}
-		if _, err := r.authorities.get(); err != nil {
-			return nil, fmt.Errorf("router: %w", err)
-		}
+	if err := r.prepareServerTLS(); err != nil {
+		return nil, err
 	}
 	if err := r.listen(); err != nil {
 		r.closeListeners()

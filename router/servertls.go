@@ -44,6 +44,10 @@ func (o Options) validateServerTLS() []error {
 		return []error{fmt.Errorf("server-tls-mode: %s needs server-tls-ca-file", o.ServerTLSMode)}
 	case !o.ServerTLSMode.verifies() && o.ServerTLSCAFile != "":
 		return []error{fmt.Errorf("server-tls-ca-file: nothing is verified with server-tls-mode %s; choose verify-ca or verify-full, or leave the file out", o.ServerTLSMode)}
+	case (o.ServerTLSCertFile == "") != (o.ServerTLSKeyFile == ""):
+		return []error{errors.New("server-tls-cert-file: needs server-tls-key-file, and that needs this")}
+	case o.ServerTLSCertFile != "" && o.ServerTLSMode == ServerTLSDisable:
+		return []error{errors.New("server-tls-cert-file: is not shown to anybody with server-tls-mode disable; choose another mode, or leave it out")}
 	}
 	return nil
 }
@@ -97,6 +101,23 @@ func (a *authorities) get() (*x509.CertPool, error) {
 		a.log.Error("the new authorities cannot be used, those before stay in force", zap.String("file", a.file), zap.Error(err))
 	}
 	return a.pool, nil
+}
+
+// prepareServerTLS reads the files for TLS to servers, so that a mistake shows at the start.
+func (r *Router) prepareServerTLS() error {
+	if r.o.ServerTLSMode.verifies() {
+		r.authorities = &authorities{file: r.o.ServerTLSCAFile, now: r.now, log: r.log}
+		if _, err := r.authorities.get(); err != nil {
+			return fmt.Errorf("router: %w", err)
+		}
+	}
+	if r.o.ServerTLSCertFile != "" {
+		r.serverPair = &certificate{certFile: r.o.ServerTLSCertFile, keyFile: r.o.ServerTLSKeyFile, prefix: "server-", now: r.now, log: r.log}
+		if _, err := r.serverPair.get(nil); err != nil {
+			return fmt.Errorf("router: %w", err)
+		}
+	}
+	return nil
 }
 
 // errNoTLS is a server that declines TLS where it is required.
@@ -168,6 +189,9 @@ func (r *Router) serverTLS(address string) (*tls.Config, error) {
 		return nil, err
 	}
 	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{alpn}, InsecureSkipVerify: r.o.ServerTLSMode != ServerTLSVerifyFull}
+	if r.serverPair != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return r.serverPair.get(nil) }
+	}
 	if !r.o.ServerTLSMode.verifies() {
 		return c, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,7 @@ func TestServerTLSRefuses(t *testing.T) {
 			})
 			server := rt.Listen(t, "")
 			g.know.Hear(rt.Primary("one", server.Address(), 1))
+			until(t, "the router to know the primary", func() bool { return g.Status().Primary == "one" })
 			c := g.client(t, route.Auto)
 			c.Send(rt.Startup("user", "alice"))
 			p := server.Accept()
@@ -169,6 +171,8 @@ func TestServerTLSOptions(t *testing.T) {
 		"server-tls-mode: \"maybe\"":             func(o *router.Options) { o.ServerTLSMode = "maybe" },
 		"verify-full needs server-tls-ca-file":   func(o *router.Options) { o.ServerTLSMode = router.ServerTLSVerifyFull },
 		"nothing is verified":                    func(o *router.Options) { o.ServerTLSMode, o.ServerTLSCAFile = router.ServerTLSRequire, "x" },
+		"needs server-tls-key-file":              func(o *router.Options) { o.ServerTLSMode, o.ServerTLSCertFile = router.ServerTLSRequire, "x" },
+		"is not shown to anybody":                func(o *router.Options) { o.ServerTLSCertFile, o.ServerTLSKeyFile = "x", "y" },
 		"auth-type: \"md5\" is not allowed":      func(o *router.Options) { o.AuthType = "md5" },
 		"auth-type: scram needs the password of": func(o *router.Options) { o.AuthType = router.AuthSCRAM },
 	} {
@@ -217,6 +221,35 @@ func withServerTLS(t *testing.T) ([]postgrestest.Option, string) {
 	return []postgrestest.Option{
 		postgrestest.WithParameter("ssl", "on"), postgrestest.WithParameter("ssl_cert_file", certFile), postgrestest.WithParameter("ssl_key_file", keyFile),
 	}, certFile
+}
+
+// A server that asks for a certificate is shown one.
+func TestServerTLSClientCertificate(t *testing.T) {
+	options, ca := withServerTLS(t)
+	certFile, keyFile, _ := rt.Certificate(t, t.TempDir(), "router")
+	authority := filepath.Join(postgrestest.TempDir(t), "ca.crt")
+	if text, err := os.ReadFile(certFile); err != nil || os.WriteFile(authority, text, 0o644) != nil {
+		t.Fatal(err)
+	}
+	primary := postgrestest.Start(t, append(options, postgrestest.WithName("one"), postgrestest.WithParameter("ssl_ca_file", authority),
+		postgrestest.WithHBA("hostssl all all all scram-sha-256 clientcert=verify-ca"))...)
+	ensureRoles(t, primary)
+	primary.CreateRole("alice")
+	for name, k := range map[string]struct{ cert, key, want string }{
+		"shown": {certFile, keyFile, "welcome"}, "none": {"", "", "FATAL 28000: connection requires a valid client certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := start(t, func(o *router.Options) {
+				o.AuthType, o.OwnPassword = router.AuthSCRAM, func() (string, error) { return routerSecret, nil }
+				o.FailoverWait = time.Second
+				o.ServerTLSMode, o.ServerTLSCAFile, o.ServerTLSCertFile, o.ServerTLSKeyFile = router.ServerTLSVerifyFull, ca, k.cert, k.key
+			})
+			g.know.Hear(rt.Primary("one", primary.Addr(), 1))
+			if got, _ := said(t, g.Address(route.Auto).String(), "alice", postgrestest.Password, "postgres"); !strings.HasPrefix(got, k.want) {
+				t.Errorf("told %s, want %s", got, k.want)
+			}
+		})
+	}
 }
 
 // Both legs are TLS, the channel is bound on both, and each to its own certificate.

@@ -42,6 +42,7 @@ const alpn = "postgresql"
 // certificate is the router's key pair, read again when its files have changed.
 type certificate struct {
 	certFile, keyFile string
+	prefix            string // of the two options: "" or "server-"
 	now               func() schema.Instant
 	log               *zap.Logger
 
@@ -81,7 +82,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 		c.pair = &pair
 	case c.pair == nil:
-		return nil, fmt.Errorf("tls-cert-file %s, tls-key-file %s: %w", c.certFile, c.keyFile, err)
+		return nil, fmt.Errorf("%[1]stls-cert-file %[2]s, %[1]stls-key-file %[3]s: %[4]w", c.prefix, c.certFile, c.keyFile, err)
 	default:
 		c.log.Error("the new certificate cannot be used, the one before stays in force", zap.String("file", c.certFile), zap.Error(err))
 	}
