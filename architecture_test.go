@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"howdah/sidecar/local":    {"consul/schema"},
 	"howdah/sidecar/postgres": {"consul/schema"},
 
-	"howdah/router":                 {"consul/boottime", "consul/schema", "router/console", "router/fresh", "router/own", "router/role", "router/route", "router/rule", "router/scram", "router/session", "router/topology", "router/wire"},
+	"howdah/router":                 {"consul/boottime", "consul/schema", "router/console", "router/fresh", "router/own", "router/role", "router/route", "router/route/statement", "router/rule", "router/scram", "router/session", "router/split", "router/topology", "router/wire"},
 	"howdah/router/console":         {"router/scram", "router/wire"},
 	"howdah/router/fresh":           {"consul/schema", "router/own", "router/route"},
 	"howdah/router/own":             {"consul/schema"},
@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"howdah/router/rule":            {},
 	"howdah/router/scram":           {"router/wire"},
 	"howdah/router/session":         {"router/route", "router/wire"},
+	"howdah/router/split":           {"router/route/statement", "router/wire"},
 	"howdah/router/topology":        {"consul/schema"},
 	"howdah/router/wire":            {},
 

@@ -39,6 +39,7 @@ var clockReaders = map[string]string{
 	"router/api.go":                 "a moment shown to people",
 	"router/authenticate.go":        "a socket's deadline, by the monotonic part",
 	"router/cancel.go":              "a socket's deadline and a duration, by the monotonic part",
+	"router/reader.go":              "a socket's deadline, by the monotonic part",
 	"router/client.go":              "sockets' deadlines and a duration, by the monotonic part",
 	"router/connect.go":             "how long a session waits for a primary, by the monotonic part",
 	"router/events.go":              "a moment shown to people",

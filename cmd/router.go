@@ -67,6 +67,7 @@ func (c *Router) Declare(s *options.Set) {
 	s.Duration(&c.FailoverWait, "failover-wait", "how long a new session waits for a server", 0, anyTime)
 	s.Int(&c.MaxClients, "max-clients", "how many sessions are admitted", 0, anyNumber)
 	s.String((*string)(&c.Consistency), "consistency", "what reads must see whose session does not say (howdah.consistency): eventual, session or strict")
+	s.Bool(&c.StatementRouting, "statement-routing", "sessions of route auto read from standbys, statement by statement")
 	s.Duration(&c.ReadWait, "read-wait", "how long a read waits for a standby that has what it must see, before the primary serves it", 0, anyTime)
 	s.Bool(&c.ReadOnlyFallback, "read-only-fallback", "the primary serves reads where no standby may")
 	s.Group("The router's own connections")

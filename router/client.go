@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,9 +47,12 @@ type client struct {
 	key, serverKey wire.Key
 	backend        backend
 
+	reading atomic.Pointer[reader] // the standby that works for the session now; nil: the primary may
+
 	mu      sync.Mutex
 	machine *session.Session // nil until the session is relayed
 	server  *link
+	auto    *auto                   // of a session of route auto whose statements are routed one by one, else nil
 	search  context.CancelCauseFunc // ends the search for a server
 	attempt context.CancelCauseFunc // ends the present attempt to reach one
 	ending  *ending                 // the first reason for which the session ends, once there is one
@@ -250,13 +254,18 @@ func (c *client) begin(attempt context.Context, server *link) bool {
 	}
 	c.search, c.attempt = nil, nil
 	c.server = server
-	c.machine = session.New(session.Hooks{
+	hooks := session.Hooks{
 		Key: func(server wire.Key) (wire.Key, error) {
 			return c.r.sessions.issue(c, server, c.r.instance)
 		},
 		Authenticated: func() { c.login.Stop() },
 		Error:         c.r.metrics.serverError,
-	})
+	}
+	if c.splits() {
+		c.auto = newAuto(c)
+		hooks = c.auto.hooks(hooks)
+	}
+	c.machine = session.New(hooks)
 	c.login = time.AfterFunc(c.r.live().LoginTimeout, func() {
 		c.end(ending{err: wire.Fatal(wire.CodeQueryCanceled, "canceling authentication due to timeout").
 			WithDetail("The login was not complete within %s.", c.r.live().LoginTimeout)})
@@ -293,6 +302,9 @@ func (c *client) end(e ending) {
 		c.server.reset()
 		c.server.Close()
 	}
+	if c.auto != nil {
+		c.auto.interrupt()
+	}
 	c.wake()
 }
 
@@ -300,7 +312,7 @@ func (c *client) end(e ending) {
 func (c *client) endIfIdle(e *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending != nil || c.machine != nil && !c.machine.Idle() {
+	if c.ending != nil || c.machine != nil && (!c.machine.Idle() || c.auto != nil && c.auto.busy) {
 		return
 	}
 	c.ending = &ending{err: e}
@@ -309,6 +321,20 @@ func (c *client) endIfIdle(e *wire.Error) {
 		c.server.Close()
 	}
 	c.wake()
+}
+
+// splits reports whether the session's statements are routed one by one: the router must be able to log in to a standby as the client.
+func (c *client) splits() bool {
+	return c.r.o.StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.credentials.Known() && c.startup.Parameters["replication"] == ""
+}
+
+// standbyMoved is called when the standby that the session reads from may not keep it.
+func (c *client) standbyMoved() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.auto != nil {
+		c.auto.interrupt()
+	}
 }
 
 // wake gets the session's goroutines out of whatever they wait for. A write to the client may go

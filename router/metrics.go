@@ -18,6 +18,7 @@ type metrics struct {
 
 	fromClients, fromServers atomic.Uint64
 
+	batches   batchCounters
 	sessions  *prometheus.CounterVec
 	waits     *prometheus.HistogramVec
 	errors    *prometheus.CounterVec
@@ -42,6 +43,9 @@ type metrics struct {
 	mu    sync.Mutex
 	codes map[string]bool
 }
+
+// batchCounters count what auto sessions could read from a standby, by who did it in the end.
+type batchCounters struct{ standby, primary, repeated prometheus.Counter }
 
 // maxCodes bounds the SQLSTATEs told apart: a server's user can raise any five characters.
 const maxCodes = 200
@@ -85,6 +89,11 @@ func newMetrics(r *Router) *metrics {
 		lagTime:   prometheus.NewDesc("howdah_router_standby_lag_seconds", "How long ago the primary was where the standby is.", []string{"member"}, nil),
 		ownDialed: prometheus.NewDesc("howdah_router_own_connects_total", "Attempts to open one of the router's own connections, by result (ok or failed).", []string{"result"}, nil),
 	}
+	batches := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "howdah_router_reads_total", Help: "Batches of auto sessions that a standby may carry out, by who did: standby; primary, as no standby could; repeated, on the primary after a standby refused.",
+	}, []string{"by"})
+	m.registry.MustRegister(batches)
+	m.batches = batchCounters{batches.WithLabelValues("standby"), batches.WithLabelValues("primary"), batches.WithLabelValues("repeated")}
 	for _, c := range []route.Consistency{route.Session, route.Strict} {
 		m.decisions[c] = [2]prometheus.Observer{m.reads.WithLabelValues(string(c), "primary"), m.reads.WithLabelValues(string(c), "standby")}
 	}

@@ -62,7 +62,9 @@ type Options struct {
 
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency
-	ReadWait    time.Duration
+	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it they stay on the primary.
+	StatementRouting bool
+	ReadWait         time.Duration
 	// AuthType says who authenticates clients.
 	AuthType AuthType
 	askRoles role.Ask // of tests; nil asks servers
@@ -115,6 +117,7 @@ func DefaultOptions() Options {
 		FarewellTimeout:   time.Second,
 		MaxClients:        1000,
 		Consistency:       route.Session,
+		StatementRouting:  true,
 		ReadWait:          20 * time.Millisecond,
 		ReadOnlyFallback:  true,
 		TCPUserTimeout:    5 * time.Minute,

@@ -115,6 +115,9 @@ func askable(t *topology.Topology) []own.Server {
 
 // sweep ends the sessions of every server that may not keep them.
 func (r *Router) sweep(t *topology.Topology) {
+	for _, c := range r.sessions.readingFrom(t) {
+		c.standbyMoved()
+	}
 	for _, b := range r.sessions.backends() {
 		keep, why := b.kept(t)
 		if keep {

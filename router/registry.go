@@ -35,7 +35,8 @@ type registry struct {
 	mu      sync.Mutex
 	clients map[*client]struct{}
 	groups  map[backend]map[*client]struct{}
-	members map[string]int // sessions on each member, in either role
+	readers map[backend]map[*client]struct{} // sessions of route auto, by the standby that they read from
+	members map[string]int                   // sessions on each member, in either role, and those that read from it
 	keys    map[wire.Key]*client
 	// lastID is the newest client's; done is what the sessions of each database did that have ended.
 	lastID uint64
@@ -44,7 +45,7 @@ type registry struct {
 
 func newRegistry() *registry {
 	return &registry{
-		clients: map[*client]struct{}{}, groups: map[backend]map[*client]struct{}{},
+		clients: map[*client]struct{}{}, groups: map[backend]map[*client]struct{}{}, readers: map[backend]map[*client]struct{}{},
 		members: map[string]int{}, keys: map[wire.Key]*client{},
 		done: map[string]console.Totals{},
 	}
@@ -172,7 +173,57 @@ func (g *registry) target(k wire.Key) (address string, server wire.Key, found bo
 	if c == nil {
 		return "", "", false
 	}
+	if rd := c.reading.Load(); rd != nil {
+		return rd.address, rd.key, true
+	}
 	return c.backend.address, c.serverKey, true
+}
+
+// borrow puts c on a standby that it reads from.
+func (g *registry) borrow(c *client, b backend) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.readers[b] == nil {
+		g.readers[b] = map[*client]struct{}{}
+	}
+	g.readers[b][c] = struct{}{}
+	g.members[b.member]++
+}
+
+// giveBack takes c off the standby that borrow put it on.
+func (g *registry) giveBack(c *client, b backend) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.readers[b], c)
+	if len(g.readers[b]) == 0 {
+		delete(g.readers, b)
+	}
+	if g.members[b.member]--; g.members[b.member] == 0 {
+		delete(g.members, b.member)
+	}
+}
+
+// onMember returns how many sessions a member has.
+func (g *registry) onMember(member string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.members[member]
+}
+
+// readingFrom returns the sessions that read from a standby which t does not let them keep.
+func (g *registry) readingFrom(t *topology.Topology) []*client {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var cs []*client
+	for b, clients := range g.readers {
+		if keep, _ := b.kept(t); keep {
+			continue
+		}
+		for c := range clients {
+			cs = append(cs, c)
+		}
+	}
+	return cs
 }
 
 // targetOf returns where a cancel request for c goes; false if its server has given no key yet.

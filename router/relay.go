@@ -51,6 +51,10 @@ type pump struct {
 	held     *chunk
 	// ofClient: what is read is the client's, and waits while the router is paused.
 	ofClient bool
+	deals    func() error // instead of deal, if it is not nil
+	// alone, if it is not nil, is held while the client is being given a message; holding says that it is.
+	alone   *sync.Mutex
+	holding bool
 
 	// ready is readReady bound once: a method value made at each read would be an allocation.
 	ready   func(uintptr) bool
@@ -102,7 +106,11 @@ func (e errSink) Unwrap() error   { return e.error }
 func (p *pump) run() error {
 	defer func() { p.held.free() }()
 	for {
-		if err := p.deal(); err != nil {
+		deal := p.deal
+		if p.deals != nil {
+			deal = p.deals
+		}
+		if err := deal(); err != nil {
 			return err
 		}
 		if err := p.fill(); err != nil {
@@ -117,34 +125,79 @@ func (p *pump) deal() error {
 	if h == nil {
 		return nil
 	}
-	for h.r < h.w {
-		o, err := p.order(h.b[h.r:h.w])
+	if p.alone != nil {
+		if !p.holding {
+			p.alone.Lock()
+			p.holding = true
+		}
+		defer p.release()
+	}
+	if all, err := p.carryOut(h, h.w); err != nil {
+		return err
+	} else if !all {
+		h.w = copy(h.b[:], h.b[h.r:h.w])
+		h.r = 0
+		return nil
+	}
+	h.free()
+	p.held = nil
+	return nil
+}
+
+// carryOut asks for orders about the bytes of h up to end and carries them out. It returns false if more are needed.
+func (p *pump) carryOut(h *chunk, end int) (bool, error) {
+	for h.r < end {
+		o, err := p.order(h.b[h.r:end])
 		if err != nil {
-			return err
+			return false, err
 		}
 		switch o.Verb {
 		case session.Forward:
 			if _, err := p.dst.Write(h.b[h.r : h.r+o.N]); err != nil {
-				return errSink{err}
+				return false, errSink{err}
 			}
 			p.moved.add(o.N)
 			h.r += o.N
 		case session.Skip:
 			if _, err := p.dst.Write(o.Insert); err != nil {
-				return errSink{err}
+				return false, errSink{err}
 			}
 			h.r += o.N
 		case session.Fetch:
-			h.w = copy(h.b[:], h.b[h.r:h.w])
-			h.r = 0
-			return nil
+			return false, nil
 		default:
-			return o.Err
+			return false, o.Err
 		}
 	}
-	h.free()
-	p.held = nil
-	return nil
+	return true, nil
+}
+
+// pass lets the first n bytes that are held go to the other side.
+func (p *pump) pass(n int) error {
+	all, err := p.carryOut(p.held, p.held.r+n)
+	if err == nil && !all {
+		return wire.Fatal(wire.CodeProtocolViolation, "a message could not be followed") // the tracker shows enough of each
+	}
+	return err
+}
+
+// letGo gives up what a pump that has ended holds.
+func (p *pump) letGo() {
+	if p.holding {
+		p.holding = false
+		p.alone.Unlock()
+	}
+}
+
+// release lets others give the client messages, unless it has a part of one.
+func (p *pump) release() {
+	p.c.mu.Lock()
+	mid := p.c.machine.MidMessage()
+	p.c.mu.Unlock()
+	if p.holding && !mid {
+		p.holding = false
+		p.alone.Unlock()
+	}
 }
 
 // order asks the machine. The lock makes "ended" and "asked" one step: after the session's end
@@ -255,6 +308,11 @@ func (c *client) relay(early, first *chunk) {
 		c.log.Warn("session lost", zap.Error(err))
 		return
 	}
+	if a := c.auto; a != nil {
+		defer a.drop()
+		up.deals = func() error { return a.deal(up) }
+		down.alone = &a.writing
+	}
 	done := make(chan bool)
 	go func() {
 		defer close(done)
@@ -272,6 +330,12 @@ func (c *client) relay(early, first *chunk) {
 	c.conn.SetReadDeadline(past)
 	c.server.Close()
 	c.account.release()
+	if c.auto != nil {
+		c.mu.Lock()
+		c.auto.interrupt()
+		c.mu.Unlock()
+		down.letGo()
+	}
 	gone := <-done
 	c.login.Stop()
 	if gone || broken {
@@ -285,7 +349,7 @@ func (c *client) relay(early, first *chunk) {
 	}
 	c.r.metrics.refused(e.Code)
 	c.log.Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
-	if c.machine.MidMessage() {
+	if c.machine.MidMessage() || c.auto != nil && c.auto.mid {
 		// Whatever is written now would be taken for the rest of that message.
 		c.conn.reset()
 		return

@@ -71,7 +71,9 @@ type Router struct {
 	// secret is what the salts of users that do not exist are made of.
 	secret [32]byte
 	// passing: it was logged that logins are passed through for want of a function.
-	passing sync.Once
+	passing  sync.Once
+	catalogs catalogs
+	refused  refusals
 
 	// work counts the goroutines that serve a connection, unstarted the connections that have not
 	// said yet what they want.

@@ -14,8 +14,7 @@ type Route string
 
 // The routes.
 const (
-	// Auto leaves the choice to the router. For now an auto session is an rw session; routing by
-	// statement comes later.
+	// Auto leaves the choice to the router, statement by statement (package split); where it cannot, an auto session is an rw session.
 	Auto Route = "auto"
 	// RW is the primary only.
 	RW Route = "rw"

@@ -13,13 +13,14 @@ const (
 	kindSync
 	kindCall
 	kindCopyEnd // CopyDone or CopyFail that has not met its copy yet
+	kindHidden  // a Parse that is not the client's
 )
 
 // endsInReady reports whether the request is answered by a ReadyForQuery in the end.
 func (k kind) endsInReady() bool { return k == kindQuery || k == kindSync || k == kindCall }
 
 // extended reports whether an error in the request makes the server skip to the next Sync.
-func (k kind) extended() bool { return k >= kindParse && k <= kindClose }
+func (k kind) extended() bool { return k >= kindParse && k <= kindClose || k == kindHidden }
 
 // request is one byte: a kind, and what the request does to the transaction it runs in.
 type request uint8
@@ -83,6 +84,9 @@ func (q *requests) answer(k kind) (request, bool) {
 	q.trim()
 	return r, true
 }
+
+// hidden reports whether the oldest request is not the client's.
+func (q *requests) hidden() bool { return q.count > 0 && q.at(0).kind() == kindHidden }
 
 // trim drops ends of copies that met none: they are passed over by the server.
 func (q *requests) trim() {

@@ -7,6 +7,8 @@
 package session
 
 import (
+	"bytes"
+
 	"howdah/router/wire"
 )
 
@@ -41,6 +43,8 @@ const MaxFetch = wire.HeaderSize + peekText
 const (
 	peekText  = 512
 	peekError = 128
+	// peekParameter is enough for those that are looked at.
+	peekParameter = 256
 	// peekNotice is enough for the warning that is looked for, in any language.
 	peekNotice = 512
 )
@@ -54,6 +58,8 @@ type Hooks struct {
 	Authenticated func()
 	// Error is called for each ErrorResponse of the server.
 	Error func(sqlstate string, fatal bool)
+	// Parameter, if it is not nil, is called for each ParameterStatus of the server.
+	Parameter func(name, value []byte)
 }
 
 type phase uint8
@@ -212,6 +218,13 @@ func (s *Session) FromServer(b []byte) Order {
 					}
 					return s.replaceKey(rest[:h.Size()])
 				}
+				if h.Type == '1' && s.requests.hidden() {
+					if i > 0 {
+						break
+					}
+					s.requests.pop()
+					return Order{Verb: Skip, N: h.Size()}
+				}
 				if s.withhold != withholdNothing {
 					if i > 0 {
 						break
@@ -278,6 +291,10 @@ func (s *Session) serverPeek(h wire.Header) (int, *wire.Error) {
 		exact = min(body, peekError)
 	case 'N':
 		exact = min(body, peekNotice)
+	case 'S':
+		if s.hooks.Parameter != nil {
+			exact = min(body, peekParameter)
+		}
 	}
 	return exact, nil
 }
@@ -313,6 +330,10 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 		}
 	case 'N':
 		s.onNotice(body)
+	case 'S':
+		if s.hooks.Parameter != nil {
+			s.onParameter(body)
+		}
 	case 'R':
 		if s.phase == phaseAuthenticating && body[0]|body[1]|body[2]|body[3] == 0 {
 			s.phase = phaseStarting
@@ -341,6 +362,22 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 		}
 	case 'W':
 		s.copy = copyBoth
+	}
+}
+
+func (s *Session) onParameter(body []byte) {
+	name, rest, ok := bytes.Cut(body, []byte{0})
+	value, _, whole := bytes.Cut(rest, []byte{0})
+	if ok && whole {
+		s.hooks.Parameter(name, value)
+	}
+}
+
+// Hide notes that the driver sends the server a Parse of its own next, between two messages of the client, whose ParseComplete the client does not
+// get.
+func (s *Session) Hide() {
+	if !s.skipping && s.copy == copyNone {
+		s.requests.push(newRequest(kindHidden, effectNone))
 	}
 }
 

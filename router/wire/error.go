@@ -15,6 +15,7 @@ const (
 	CodeConnectionFailure     = "08006"
 	CodeFeatureNotSupported   = "0A000"
 	CodeInvalidParameterValue = "22023"
+	CodeReadOnlyTransaction   = "25006"
 	CodeTooManyConnections    = "53300"
 	CodeQueryCanceled         = "57014"
 	CodeAdminShutdown         = "57P01"

@@ -37,6 +37,26 @@ func NewFunctions(all []Function) *Functions {
 	return f
 }
 
+// NewKeeping makes the set of those functions that change no setting of the session, whatever else they do: the server's own but for
+// set_config and those that run a text, and those that are not volatile, in which PostgreSQL refuses SET. Of a function that is called in no
+// other way, but by a trigger, nothing is known.
+func NewKeeping(all []Function) *Functions {
+	f := &Functions{names: map[string]struct{}{}}
+	for _, name := range syntaxFunctions {
+		f.names[name] = struct{}{}
+	}
+	for _, fn := range all {
+		f.names[fn.Name] = struct{}{}
+	}
+	for _, fn := range all {
+		why := deniedFunctions[fn.Name]
+		if fn.Name == "set_config" || why == "runs a text as a query" || why == "runs code" || fn.Volatility == 'v' && fn.Schema != "pg_catalog" {
+			delete(f.names, fn.Name)
+		}
+	}
+	return f
+}
+
 // Has reports whether every function of that name is harmless. The name is as pg_proc has it.
 func (f *Functions) Has(name string) bool { return f.harmless([]byte(name), false) }
 

@@ -12,8 +12,7 @@
 // Some reads are not recognised, and go to the primary: those with a call whose name is quoted with escapes in it
 // ("a""b"(), U&"..."()), or with a table or a column named update, delete, insert or merge.
 //
-// The router does not use this package yet: auto sessions run on the primary as a whole (router/DESIGN.md, "Not there
-// yet"). Package grammartest below checks it against PostgreSQL's own grammar.
+// Package grammartest below checks it against PostgreSQL's own grammar.
 package statement
 
 // Strings says how a backslash in '...' is read.

@@ -1,0 +1,333 @@
+package router
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"howdah/consul/schema"
+	"howdah/router/route/statement"
+	"howdah/router/scram"
+	"howdah/router/wire"
+)
+
+// reader is the connection of an auto session to a standby.
+type reader struct {
+	backend
+	conn  *link
+	key   wire.Key
+	since schema.Instant // when it was established
+	// have are the statements that are prepared there, by name; version is that of the settings in force.
+	// reset is which state of the session it began with.
+	have           map[string]uint64
+	version, reset uint64
+	rest           []byte // what was read and belongs to no answer
+}
+
+// errNoLogin is a standby at which the router cannot log in as the client: it has nothing to do it with.
+type errNoLogin struct{ error }
+
+// openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
+func (c *client) openReader(member, address string) (*reader, error) {
+	ctx, stop := context.WithTimeout(context.Background(), c.r.live().DialTimeout)
+	defer stop()
+	conn, err := c.r.dialServer(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	rd := &reader{
+		backend: backend{member: member, address: address, role: schema.RoleStandby}, conn: conn, have: map[string]uint64{},
+	}
+	conn.SetDeadline(time.Now().Add(c.r.live().DialTimeout))
+	if err := rd.logIn(c.startup.Raw, c.credentials); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("login: %w", err)
+	}
+	rd.since = c.r.now()
+	return rd, conn.SetDeadline(time.Time{})
+}
+
+func (rd *reader) logIn(startup []byte, with scram.Credentials) error {
+	if _, err := rd.conn.Write(startup); err != nil {
+		return err
+	}
+	nonce, err := newNonce()
+	if err != nil {
+		return err
+	}
+	in := newChunk()
+	defer in.free()
+	l := &letters{conn: rd.conn, in: in, check: checkServer}
+	s := scram.NewClient(scram.Channel{EndPoint: rd.conn.endPoint}, nonce)
+	for {
+		m, err := l.peek()
+		if err != nil {
+			return broken(err)
+		}
+		switch m[0] {
+		case 'R':
+			if err := rd.prove(s, m, with); err != nil {
+				return err
+			}
+		case 'K':
+			if rd.key, err = wire.ParseKey(m[wire.HeaderSize:]); err != nil {
+				return err
+			}
+		case 'E':
+			e, err := wire.ParseError(m[wire.HeaderSize:])
+			if err != nil {
+				return err
+			}
+			return errors.New(e.Error())
+		case 'Z':
+			l.take(m)
+			rd.rest = append(rd.rest, in.b[in.r:in.w]...)
+			return nil
+		}
+		l.take(m)
+	}
+}
+
+// prove answers an authentication request.
+func (rd *reader) prove(s *scram.Client, m []byte, with scram.Credentials) error {
+	reply, err := s.Request(m[wire.HeaderSize:])
+	switch {
+	case err != nil:
+		return &errNoLogin{broken(err)}
+	case s.Challenged() && !with.Known():
+		return &errNoLogin{errors.New("the client has authenticated itself at the primary, and the router has nothing to log in with")}
+	case s.Challenged():
+		if reply, err = s.Answer(with); err != nil {
+			return err
+		}
+	}
+	if len(reply) > 0 {
+		_, err = rd.conn.Write(reply)
+	}
+	return err
+}
+
+func (rd *reader) close() {
+	rd.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	rd.conn.Write(terminate) // it is closed next in any case
+	rd.conn.Close()
+}
+
+// execTimeout bounds what the router itself asks a session's standby.
+const execTimeout = 5 * time.Second
+
+// exec runs a statement and gives each row to each.
+func (rd *reader) exec(text []byte, each func(row []byte) error) error {
+	rd.conn.SetDeadline(time.Now().Add(execTimeout))
+	m := binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(len(text)+5))
+	m = append(append(m, text...), 0)
+	if _, err := rd.conn.Write(m); err != nil {
+		return err
+	}
+	in := newChunk()
+	defer in.free()
+	in.w = copy(in.b[:], rd.rest)
+	rd.rest = nil
+	l := &letters{conn: rd.conn, in: in, check: checkServer}
+	var failed error
+	for {
+		m, err := l.peek()
+		if err != nil {
+			return broken(err)
+		}
+		switch m[0] {
+		case 'D':
+			if each != nil && failed == nil {
+				failed = each(m[wire.HeaderSize:])
+			}
+		case 'E':
+			e, err := wire.ParseError(m[wire.HeaderSize:])
+			if err != nil {
+				return err
+			}
+			failed = errors.New(e.Error())
+		case 'Z':
+			l.take(m)
+			rd.rest = append(rd.rest, in.b[in.r:in.w]...)
+			return errors.Join(failed, rd.conn.SetDeadline(time.Time{}))
+		}
+		l.take(m)
+	}
+}
+
+// functions reads the functions of the database.
+func (rd *reader) functions() ([]statement.Function, error) {
+	var all []statement.Function
+	err := rd.exec([]byte(statement.FunctionsQuery), func(row []byte) error {
+		f, err := functionOf(row)
+		all = append(all, f)
+		return err
+	})
+	return all, err
+}
+
+// functionOf reads a row of statement.FunctionsQuery: three values that are not null.
+func functionOf(row []byte) (statement.Function, error) {
+	var values [3]string
+	bad := errors.New("a row of the functions is not what was asked for")
+	if len(row) < 2 || binary.BigEndian.Uint16(row) != 3 {
+		return statement.Function{}, bad
+	}
+	row = row[2:]
+	for i := range values {
+		if len(row) < 4 {
+			return statement.Function{}, bad
+		}
+		n := binary.BigEndian.Uint32(row)
+		if uint64(n) > uint64(len(row)-4) {
+			return statement.Function{}, bad
+		}
+		values[i] = string(row[4 : 4+n])
+		row = row[4+n:]
+	}
+	if len(values[2]) != 1 || len(row) > 0 {
+		return statement.Function{}, bad
+	}
+	return statement.Function{Schema: values[0], Name: values[1], Volatility: values[2][0]}, nil
+}
+
+// drain reads up to the end of an answer.
+func (rd *reader) drain(in *chunk) error {
+	rd.conn.SetReadDeadline(time.Now().Add(execTimeout))
+	left := 0
+	for {
+		for in.r < in.w {
+			if left > 0 {
+				n := min(left, in.w-in.r)
+				in.r += n
+				left -= n
+				continue
+			}
+			if in.w-in.r < wire.HeaderSize {
+				break
+			}
+			h := wire.ParseHeader(in.b[in.r:in.w])
+			if h.CheckServer() != nil {
+				return io.ErrUnexpectedEOF
+			}
+			if h.Type == 'Z' {
+				if in.w-in.r < h.Size() {
+					break
+				}
+				in.r += h.Size()
+				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
+				return rd.conn.SetReadDeadline(time.Time{})
+			}
+			left = h.Size()
+		}
+		if err := in.more(rd.conn); err != nil {
+			return err
+		}
+	}
+}
+
+// more reads what comes next behind what is held. A chunk that is full is an error.
+func (c *chunk) more(from net.Conn) error {
+	if c.r > 0 {
+		c.w = copy(c.b[:], c.b[c.r:c.w])
+		c.r = 0
+	}
+	if c.w == len(c.b) {
+		return errors.New("a message is longer than it may be")
+	}
+	n, err := from.Read(c.b[c.w:])
+	c.w += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// functionsFor is how long the functions of a database are believed to be what they were.
+const functionsFor = 30 * time.Second
+
+// catalogs are the functions of the databases, shared by all sessions.
+type catalogs struct {
+	mu sync.Mutex
+	m  map[string]*catalog
+}
+
+type catalog struct {
+	harmless, keeping *statement.Functions
+	at                schema.Instant
+	loading           bool
+}
+
+// known returns what is known of a database, however old; nil if nothing is.
+func (c *catalogs) known(database string) *catalog {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m[database]
+}
+
+// of returns what is known of a database, read anew if it is old or changed says so. One session reads, the others go on with what is known.
+func (c *catalogs) of(now schema.Instant, database string, changed bool, read func() ([]statement.Function, error)) (*catalog, error) {
+	c.mu.Lock()
+	known := c.m[database]
+	if known != nil && !changed && (known.loading || now.Sub(known.at) < functionsFor) {
+		c.mu.Unlock()
+		return known, nil
+	}
+	if known != nil {
+		known.loading = true
+	}
+	c.mu.Unlock()
+	all, err := read()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known != nil {
+		known.loading = false
+	}
+	if err != nil {
+		return nil, err
+	}
+	fresh := &catalog{harmless: statement.NewFunctions(all), keeping: statement.NewKeeping(all), at: now}
+	if c.m == nil {
+		c.m = map[string]*catalog{}
+	}
+	c.m[database] = fresh
+	return fresh, nil
+}
+
+// refusals are the texts that standbys refused because they write, shared by all sessions.
+type refusals struct {
+	mu sync.RWMutex
+	r  *statement.Remembered
+}
+
+// refusalsKept is how many of them are kept.
+const refusalsKept = 8192
+
+// Has implements split.Refusals.
+func (r *refusals) Has(text []byte) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.r != nil && r.r.Has(text)
+}
+
+func (r *refusals) add(text []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.r == nil {
+		r.r = statement.NewRemembered(refusalsKept)
+	}
+	r.r.Add(text)
+}
+
+func (r *refusals) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.r != nil {
+		r.r.Forget()
+	}
+}

@@ -1,0 +1,483 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/router/fresh"
+	"howdah/router/route"
+	"howdah/router/session"
+	"howdah/router/split"
+	"howdah/router/topology"
+	"howdah/router/wire"
+)
+
+// auto is what a session of route auto has beside its server connection to the primary: the tracker that knows what may go to a standby,
+// and the connection to one. Its methods run in the goroutine that reads from the client, but for those that say otherwise.
+type auto struct {
+	c       *client
+	tracker *split.Tracker
+	begun   bool
+
+	// mark is what the session has to see, seen says that reads have shown it more since then.
+	mark        fresh.Mark
+	seen        bool
+	readers     []route.Reader
+	out         []byte
+	refused     int            // batches in a row that a standby did not carry out
+	rest        int            // reads that go to the primary, after some of these
+	retryAt     schema.Instant // no standby is connected to before
+	retryFor    time.Duration
+	definedHere bool
+
+	// writing is held by whoever is giving the client a message.
+	writing sync.Mutex
+
+	// Of the client's lock.
+	reader *reader
+	busy   bool // a standby is asked
+	mid    bool // the client has got a part of a standby's message
+}
+
+const (
+	// refusedEnough is after how many refused batches in a row a session leaves the standby alone, for restFor reads.
+	refusedEnough = 3
+	restFor       = 200
+	// retryFirst and retryLast are the shortest and the longest pause after a standby could not be connected to.
+	retryFirst, retryLast = time.Second, time.Minute
+	// keepOut is up to which size a session keeps the buffer for what it sends to its standby.
+	keepOut = 4 << 10
+)
+
+func newAuto(c *client) *auto {
+	return &auto{c: c, tracker: split.New(chunkSize, &c.r.refused), retryFor: retryFirst}
+}
+
+// hooks lets the tracker hear what the machine of the session on the primary is told.
+func (a *auto) hooks(h session.Hooks) session.Hooks {
+	said := h.Error
+	h.Error = func(code string, fatal bool) {
+		a.tracker.ServerError()
+		said(code, fatal)
+	}
+	h.Parameter = a.tracker.Parameter
+	return h
+}
+
+// deal is pump.deal for what the client of an auto session sends.
+func (a *auto) deal(p *pump) error {
+	h := p.held
+	if h == nil {
+		return nil
+	}
+	for h.r < h.w {
+		o, err := a.order(h.b[h.r:h.w])
+		if err != nil {
+			return err
+		}
+		switch o.Verb {
+		case split.Pass:
+			if err := p.pass(o.N); err != nil {
+				return err
+			}
+		case split.More:
+			h.w = copy(h.b[:], h.b[h.r:h.w])
+			h.r = 0
+			return nil
+		case split.Inject:
+			if err := a.inject(p); err != nil {
+				return err
+			}
+		case split.Read:
+			done, err := a.read(h.b[h.r : h.r+o.N])
+			if err != nil {
+				return err
+			}
+			if done {
+				h.r += o.N
+			}
+		}
+	}
+	h.free()
+	p.held = nil
+	return nil
+}
+
+// order asks the tracker, in one step with whether the session goes on and is idle.
+func (a *auto) order(b []byte) (split.Order, error) {
+	for {
+		o, resumed, begin, err := a.orderNow(b)
+		switch {
+		case begin:
+			a.learnFunctions()
+		case resumed == nil:
+			return o, err
+		case !a.c.account.wait(resumed):
+			return o, errEnded
+		}
+	}
+}
+
+// orderNow does not ask where the session must be held first, nor before it begins.
+func (a *auto) orderNow(b []byte) (o split.Order, resumed <-chan struct{}, begin bool, err error) {
+	c := a.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != nil {
+		return o, nil, false, errEnded
+	}
+	if !a.begun && c.machine.Ready() {
+		a.begun = true
+		return o, nil, true, nil
+	}
+	if resumed = c.mustWait(b[0]); resumed != nil {
+		return o, resumed, false, nil
+	}
+	o = a.tracker.FromClient(b, c.machine.Idle())
+	a.busy = o.Verb == split.Read
+	return o, nil, false, nil
+}
+
+// inject gives the primary a statement that only a standby has, and that the client is about to use there.
+func (a *auto) inject(p *pump) error {
+	a.c.mu.Lock()
+	if a.c.ending != nil {
+		a.c.mu.Unlock()
+		return errEnded
+	}
+	a.c.machine.Hide()
+	message := a.tracker.Injection()
+	a.c.mu.Unlock()
+	if _, err := p.dst.Write(message); err != nil {
+		return errSink{err}
+	}
+	return nil
+}
+
+// read has a standby carry out a batch. It returns false if the primary must; the client has been told nothing then.
+func (a *auto) read(batch []byte) (done bool, err error) {
+	defer func() {
+		a.c.mu.Lock()
+		defer a.c.mu.Unlock()
+		a.busy, a.mid = false, a.mid && err != nil
+		if done {
+			a.tracker.Done()
+		} else {
+			a.tracker.Refuse()
+		}
+	}()
+	rd := a.standby()
+	if rd == nil {
+		a.c.r.metrics.batches.primary.Inc()
+		return false, nil
+	}
+	done, err = a.ask(rd, batch)
+	switch {
+	case err != nil:
+		return false, err
+	case done:
+		a.refused = 0
+		a.c.r.metrics.batches.standby.Inc()
+	default:
+		a.c.r.metrics.batches.repeated.Inc()
+		if a.refused++; a.refused >= refusedEnough {
+			a.refused, a.rest = 0, restFor
+		}
+	}
+	return done, nil
+}
+
+// standby returns the connection to a standby that may serve the next read, in the session's state; nil if the primary must serve it.
+func (a *auto) standby() *reader {
+	if a.rest > 0 {
+		a.rest--
+		return nil
+	}
+	t := a.c.r.picture.now.Load()
+	if rd := a.reader; rd != nil {
+		_, reset := a.tracker.SettingsVersion()
+		if keep, _ := rd.kept(t); !keep || rd.reset != reset {
+			a.drop()
+		}
+	}
+	if a.tracker.TakeWrote() {
+		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
+		a.seen = false
+	}
+	if a.tracker.TakeRead() {
+		a.seen = true
+	}
+	a.definedHere = a.tracker.TakeDefined() || a.definedHere
+	rd := a.fresh(t)
+	if rd == nil || !a.prepare(rd) {
+		a.seen = true // what the primary shows it now a standby may lack
+		return nil
+	}
+	return rd
+}
+
+// nobodyWaits is a context in which nothing is waited for.
+var nobodyWaits = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// fresh returns a connected standby that shows what the session must see.
+//
+// A read that follows a write goes to the primary rather than wait; once a standby is known to have the write, one read waits, if need be, until it
+// also has what reads have seen on the primary meanwhile, so that the session does not go back in time.
+func (a *auto) fresh(t *topology.Topology) *reader {
+	c := a.consistency()
+	wait := nobodyWaits
+	if c == route.Strict {
+		wait = context.Background()
+	}
+	if a.reader == nil {
+		if a.c.r.now().Before(a.retryAt) {
+			return nil
+		}
+		a.offer(t, nil)
+		i := a.c.r.reads.Choose(wait, &a.mark, c, a.readers, bound(t))
+		if i < 0 || !a.connect(t, a.readers[i]) {
+			return nil
+		}
+		wait = context.Background() // the new connection needs a sample of its own, once
+	}
+	for {
+		a.offer(t, a.reader)
+		if a.c.r.reads.Choose(wait, &a.mark, c, a.readers, bound(t)) < 0 {
+			return nil
+		}
+		if !a.seen || c != route.Session {
+			return a.reader
+		}
+		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
+		a.seen, wait = false, context.Background()
+	}
+}
+
+// offer sets the standbys that may be chosen from: all, or the one that the session is connected to.
+func (a *auto) offer(t *topology.Topology, only *reader) {
+	a.readers = a.readers[:0]
+	for i := range t.Standbys {
+		s := &t.Standbys[i]
+		if !s.Fresh || only != nil && (s.Member != only.member || s.Address != only.address) {
+			continue
+		}
+		r := route.Reader{Candidate: candidate(*s, 0), Address: s.Address}
+		if only != nil {
+			r.Since = only.since
+		} else {
+			r.Sessions = a.c.r.sessions.onMember(s.Member)
+		}
+		a.readers = append(a.readers, r)
+	}
+}
+
+// consistency is what the session asks for now.
+func (a *auto) consistency() route.Consistency {
+	if v := a.tracker.Consistency(); v != nil {
+		if c, err := route.ParseConsistency(strings.Trim(string(v), `'" `)); err == nil {
+			return c
+		}
+	}
+	return a.c.consistency
+}
+
+// connect makes a connection to the standby.
+func (a *auto) connect(t *topology.Topology, to route.Reader) bool {
+	rd, err := a.c.openReader(to.Member, to.Address)
+	if err != nil {
+		a.c.log.Debug("no connection to a standby for the session's reads", zap.String("member", to.Member), zap.Error(err))
+		a.retryAt = a.c.r.now().Add(a.retryFor)
+		a.retryFor = min(2*a.retryFor, retryLast)
+		var no *errNoLogin
+		if errors.As(err, &no) {
+			a.tracker.PinTo(split.PinServer)
+		}
+		return false
+	}
+	a.retryFor = retryFirst
+	_, rd.reset = a.tracker.SettingsVersion()
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	if a.c.ending != nil {
+		rd.conn.Close()
+		return false
+	}
+	a.c.r.sessions.borrow(a.c, rd.backend)
+	a.reader = rd
+	return true
+}
+
+// drop ends the connection to the standby.
+func (a *auto) drop() {
+	a.c.mu.Lock()
+	rd := a.reader
+	a.reader = nil
+	a.c.mu.Unlock()
+	if rd == nil {
+		return
+	}
+	a.seen = true // the next standby may have less than this one has shown
+	a.c.r.sessions.giveBack(a.c, rd.backend)
+	rd.close()
+}
+
+// interrupt ends whatever the session does with its standby. It is called under the client's lock, from any goroutine.
+func (a *auto) interrupt() {
+	if a.reader != nil {
+		a.reader.conn.Close()
+	}
+}
+
+// prepare puts the session's settings in force on the standby, and knows the functions of the database.
+func (a *auto) prepare(rd *reader) bool {
+	version, _ := a.tracker.SettingsVersion()
+	for _, text := range a.tracker.SettingsSince(rd.version) {
+		if err := rd.exec(text, nil); err != nil {
+			a.c.log.Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), zap.Error(err))
+			a.tracker.PinTo(split.PinServer)
+			a.drop()
+			return false
+		}
+	}
+	rd.version = version
+	f, err := a.c.r.catalogs.of(a.c.r.now(), a.database(), a.definedHere, rd.functions)
+	if err != nil {
+		a.c.log.Debug("the functions of the database could not be read", zap.String("member", rd.member), zap.Error(err))
+		a.drop()
+		return false
+	}
+	if a.definedHere {
+		a.definedHere = false
+		a.c.r.refused.forget()
+	}
+	a.tracker.UseFunctions(f.harmless, f.keeping)
+	return true
+}
+
+// learnFunctions learns the functions before the first statement, so that it is known what that does.
+func (a *auto) learnFunctions() {
+	if f := a.c.r.catalogs.known(a.database()); f != nil {
+		a.tracker.UseFunctions(f.harmless, f.keeping)
+		return
+	}
+	if rd := a.standby(); rd != nil {
+		a.seen = false
+	}
+}
+
+func (a *auto) database() string {
+	if d := a.c.startup.Parameters["database"]; d != "" {
+		return d
+	}
+	return a.c.startup.Parameters["user"]
+}
+
+// ask sends a batch to the standby and gives the client its answer. It returns false if the standby did not carry it out and the
+// client has been told nothing.
+func (a *auto) ask(rd *reader, batch []byte) (bool, error) {
+	out, hidden := a.tracker.Prepare(a.out[:0], rd.have)
+	out = append(out, batch...)
+	if a.out = out; cap(out) > keepOut {
+		a.out = nil
+	}
+	a.c.reading.Store(rd)
+	defer a.c.reading.Store(nil)
+	if _, err := rd.conn.Write(out); err != nil {
+		a.drop()
+		return false, nil
+	}
+	return a.answer(rd, split.Reply{Hidden: hidden, Longest: chunkSize})
+}
+
+// answer gives the client what the standby says to a batch.
+func (a *auto) answer(rd *reader, reply split.Reply) (bool, error) {
+	in := newChunk()
+	defer in.free()
+	in.w = copy(in.b[:], rd.rest)
+	rd.rest = nil
+	locked := false
+	defer func() {
+		if locked {
+			a.writing.Unlock()
+		}
+	}()
+	for {
+		o := reply.FromServer(in.b[in.r:in.w])
+		switch o.Verb {
+		case split.Send, split.Finished:
+			if !locked {
+				a.writing.Lock()
+				locked = true
+			}
+			if err := a.tell(in.b[in.r:in.r+o.N], reply.MidMessage()); err != nil {
+				return false, err
+			}
+			in.r += o.N
+			if o.Verb == split.Finished {
+				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
+				return true, nil
+			}
+		case split.Drop:
+			copy(in.b[in.r+o.At:], in.b[in.r+o.At+o.N:in.w])
+			in.w -= o.N
+		case split.Repeat:
+			a.repeat(rd, in, o.Code)
+			return false, nil
+		case split.Need:
+			if err := in.more(rd.conn); err != nil {
+				a.drop()
+				if reply.Begun() {
+					return false, a.lost(rd)
+				}
+				return false, nil
+			}
+		default:
+			a.drop()
+			return false, a.lost(rd)
+		}
+	}
+}
+
+// tell writes a part of the standby's answer to the client.
+func (a *auto) tell(b []byte, mid bool) error {
+	a.c.mu.Lock()
+	if a.c.ending != nil {
+		a.c.mu.Unlock()
+		return errEnded
+	}
+	a.mid = mid
+	a.c.mu.Unlock()
+	if _, err := a.c.conn.Write(b); err != nil {
+		return errSource{err}
+	}
+	a.c.r.metrics.fromServers.Add(uint64(len(b)))
+	return nil
+}
+
+// repeat makes ready for the primary what the standby did not carry out.
+func (a *auto) repeat(rd *reader, in *chunk, code string) {
+	if code == wire.CodeReadOnlyTransaction {
+		a.tracker.Texts(a.c.r.refused.add)
+	}
+	clear(rd.have) // which of it is there cannot be told
+	if err := rd.drain(in); err != nil {
+		a.drop()
+	}
+}
+
+// lost ends the session: the client has got a part of an answer whose rest will not come.
+func (a *auto) lost(rd *reader) error {
+	a.c.end(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
+		WithHint("Connect again.")})
+	return errEnded
+}

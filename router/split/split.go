@@ -1,0 +1,254 @@
+// Package split decides, for a session that has a server connection to the primary and may have one to a standby, which of what its
+// client sends may go to the standby. It owns no socket and reads no clock: it is shown the client's bytes and says what
+// becomes of them.
+//
+// The primary has the session: whatever is not known to be a read goes there, in order, and so does everything while an answer of the
+// primary is outstanding or a transaction is open. A batch (a Query, or extended messages up to a Sync) goes to the standby only as a
+// whole, when all of it is there and the session is idle. What the standby refuses is repeated on the primary.
+package split
+
+import (
+	"bytes"
+
+	"howdah/router/route/statement"
+	"howdah/router/wire"
+)
+
+// Verb is what becomes of the client's bytes.
+type Verb uint8
+
+// The verbs.
+const (
+	// Pass: the first N bytes go to the primary.
+	Pass Verb = iota + 1
+	// More: nothing can be said before more bytes are there.
+	More
+	// Read: the first N bytes are a batch that may go to a standby. Then either Done or Refused is called.
+	Read
+	// Inject: the primary is to be sent Injection first, whose ParseComplete the client does not get.
+	Inject
+)
+
+// Order is what becomes of the first N bytes that were shown.
+type Order struct {
+	Verb Verb
+	N    int
+}
+
+// Refusals knows texts that a standby has refused because they write.
+type Refusals interface{ Has(text []byte) bool }
+
+// Tracker follows one session. It is not safe for concurrent use.
+type Tracker struct {
+	// Longest is the longest batch that can be shown whole, in bytes.
+	Longest int
+	// Refused are texts that turned out to write.
+	Refused Refusals
+
+	state state
+	left  int  // of the message that is being passed
+	open  bool // extended messages were passed since the last Sync
+	again bool // the batch in front has been refused by a standby
+	batch batch
+	known statements
+	// injected is the Parse that the primary lacks.
+	injected []byte
+}
+
+// New returns the tracker of a session that has just logged in. longest is the size of the buffer in which bytes are shown.
+func New(longest int, refused Refusals) *Tracker {
+	t := &Tracker{Longest: longest, Refused: refused}
+	t.state.settings.Whole, t.state.keeping.Whole = true, true
+	return t
+}
+
+// FromClient is shown what the client sent and has not been dealt with. idle says that the session on the primary is between
+// transactions with nothing outstanding.
+func (t *Tracker) FromClient(b []byte, idle bool) Order {
+	if t.left > 0 {
+		n := min(t.left, len(b))
+		t.left -= n
+		return Order{Pass, n}
+	}
+	if len(b) < wire.HeaderSize {
+		return Order{Verb: More}
+	}
+	if idle && !t.open {
+		t.state.settle()
+		t.known.confirm()
+	}
+	h := wire.ParseHeader(b)
+	if h.CheckClient(false) != nil {
+		return Order{Pass, len(b)} // the session's machine refuses it
+	}
+	if !t.open && idle && !t.again && t.state.pin == Unpinned {
+		if o := t.candidate(b); o.Verb != 0 {
+			return o
+		}
+	}
+	return t.pass(b, h, idle)
+}
+
+// candidate returns Read for a batch that may go to a standby, More if that cannot be said yet, and nothing if it may not.
+func (t *Tracker) candidate(b []byte) Order {
+	n, whole := t.batch.scan(b, t)
+	switch {
+	case !whole && n < 0 || n > t.Longest:
+		return Order{}
+	case !whole && len(b) < t.Longest:
+		return Order{Verb: More}
+	case !whole:
+		return Order{}
+	}
+	return Order{Read, n}
+}
+
+// Done is called when the batch that Read named has been answered by a standby.
+func (t *Tracker) Done() {
+	if text := t.batch.unnamed; text != nil {
+		t.known.read(text, t.batch.verdict)
+	} else if t.batch.text != nil {
+		t.known.unnamed.known = false
+	}
+}
+
+// Refuse is called when a standby did not carry out the batch that Read named: it will be passed to the primary.
+func (t *Tracker) Refuse() { t.again = true }
+
+// pass lets the next message go to the primary and takes in what it does to the session.
+func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
+	size := h.Size()
+	switch h.Type {
+	case 'Q', 'P', 'B', 'D', 'E':
+		if len(b) < min(size, t.Longest) {
+			return Order{Verb: More}
+		}
+	}
+	body := b[wire.HeaderSize:min(size, len(b))]
+	if h.Type == 'B' || h.Type == 'D' {
+		if t.lacksUnnamed(h.Type, body) {
+			return Order{Verb: Inject}
+		}
+	}
+	t.observe(h.Type, body, len(b) >= size, idle)
+	t.again = false
+	n := min(size, len(b))
+	t.left = size - n
+	return Order{Pass, n}
+}
+
+// lacksUnnamed reports a Bind or Describe of the unnamed statement where only a standby has it.
+func (t *Tracker) lacksUnnamed(typ byte, body []byte) bool {
+	u := &t.known.unnamed
+	if u.onPrimary || !u.known {
+		return false
+	}
+	name, ok := statementOf(typ, body)
+	if !ok || len(name) > 0 {
+		return false
+	}
+	t.injected = appendMessage(t.injected[:0], 'P', u.text)
+	return true
+}
+
+// Injection returns what Inject is about; from then on the primary is taken to have it.
+func (t *Tracker) Injection() []byte {
+	t.known.unnamed.onPrimary = true
+	return t.injected
+}
+
+// observe takes in one message that goes to the primary. idle says that the session was idle before its batch.
+func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
+	switch typ {
+	case 'P', 'B', 'D', 'E', 'C', 'H':
+		if !t.open {
+			t.state.begin(idle)
+		}
+		t.open = true
+	case 'S':
+		t.open = false
+	}
+	switch typ {
+	case 'Q':
+		text, _, ended := bytes.Cut(body, []byte{0})
+		t.state.run(text, whole && ended, idle && !t.open)
+		if t.state.lastForgets() {
+			t.known.forget()
+		}
+		t.known.unnamed.known = false // a Query takes the unnamed statement's place
+	case 'P':
+		t.known.parse(body, whole, t)
+	case 'B':
+		name, ok := statementOf('B', body)
+		if p := t.known.find(name, ok); p != nil {
+			t.state.runPrepared(p)
+			if t.state.lastForgets() {
+				t.known.forget()
+			}
+		} else {
+			t.state.runUnknown()
+		}
+	case 'C':
+		if len(body) > 0 && body[0] == 'S' {
+			t.known.close(body[1:])
+		}
+	case 'F':
+		t.state.runUnknown()
+	}
+}
+
+// ServerError is called for each ErrorResponse of the primary: statements of the batch may not have come into being.
+func (t *Tracker) ServerError() {
+	t.state.failed = true
+	t.known.doubt()
+}
+
+// Parameter is called for each ParameterStatus of the primary.
+func (t *Tracker) Parameter(name, value []byte) { t.state.parameter(name, value) }
+
+// UseFunctions sets what the functions of the session's database are: those harmless on a standby, and those that change
+// no setting of the session. nil is: not known.
+func (t *Tracker) UseFunctions(harmless, keeping *statement.Functions) {
+	t.state.settings.Functions, t.state.keeping.Functions = harmless, keeping
+}
+
+// classify judges a text as the session is now.
+func (t *Tracker) classify(text []byte) statement.Verdict {
+	return statement.Classify(text, &t.state.settings)
+}
+
+// TakeWrote reports whether anything that may have written went to the primary since the last call.
+func (t *Tracker) TakeWrote() bool {
+	w := t.state.wrote
+	t.state.wrote = false
+	return w
+}
+
+// TakeRead reports whether a read went to the primary since the last call, and has shown the session what is there.
+func (t *Tracker) TakeRead() bool {
+	r := t.state.read
+	t.state.read = false
+	return r
+}
+
+// TakeDefined reports whether anything that may have changed the functions of the database went to the primary since the last call.
+func (t *Tracker) TakeDefined() bool {
+	d := t.state.defined
+	t.state.defined = false
+	return d
+}
+
+// Pinned says why the session stays on the primary; Unpinned if it does not.
+func (t *Tracker) Pinned() Pin { return t.state.pin }
+
+// PinTo keeps the session on the primary.
+func (t *Tracker) PinTo(p Pin) { t.state.pinTo(p) }
+
+// SettingsVersion changes whenever the session's settings do; where reset changes, a server connection has to be made anew.
+func (t *Tracker) SettingsVersion() (version, reset uint64) { return t.state.version, t.state.reset }
+
+// SettingsSince returns the statements that a connection lacks which was brought to a version; 0 is that of a new one.
+func (t *Tracker) SettingsSince(version uint64) [][]byte { return t.state.since(version) }
+
+// Consistency returns what SET howdah.consistency says, as it was written; nil if there was none.
+func (t *Tracker) Consistency() []byte { return t.state.consistency }

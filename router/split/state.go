@@ -1,0 +1,278 @@
+package split
+
+import (
+	"bytes"
+	"strings"
+
+	"howdah/router/route/statement"
+)
+
+// Pin is why a session stays on the primary with all that it does.
+type Pin uint8
+
+// The pins.
+const (
+	Unpinned Pin = iota
+	// PinTemp: it has temporary objects, which only the primary has.
+	PinTemp
+	// PinSettings: a setting was changed in a way that cannot be followed: by set_config, inside a transaction, or too many.
+	PinSettings
+	// PinCall: it called a function that may have changed a setting.
+	PinCall
+	// PinCode: it ran code: DO, CALL, LOAD.
+	PinCode
+	// PinUnseen: it sent a statement that is too long to be looked at, or that could not be read, or used one that is not known.
+	PinUnseen
+	// PinServer: no standby takes its login or its settings.
+	PinServer
+	pins
+)
+
+var pinNames = [pins]string{"none", "temp", "settings", "call", "code", "unseen", "server"}
+
+// String is one word, for metrics and logs.
+func (p Pin) String() string {
+	if p >= pins {
+		return "unknown"
+	}
+	return pinNames[p]
+}
+
+// Bounds of the settings that are followed.
+const (
+	maxSettings      = 64
+	maxSettingsBytes = 16 << 10
+)
+
+// setting is a statement that changed a setting of the session, and that was carried out.
+type setting struct {
+	name    string
+	text    []byte
+	version uint64
+}
+
+// change is a statement whose answer has not been seen yet.
+type change struct {
+	kind        statement.Kind
+	name        string
+	text        []byte
+	consistency []byte
+}
+
+// state is what a session has set, as far as it bears on where its statements may go.
+type state struct {
+	settings, keeping statement.Settings
+	pin               Pin
+	wrote, defined    bool
+	read              bool
+
+	list           []setting
+	version, reset uint64
+	consistency    []byte
+
+	// Since the session was idle last: the change that was asked for, how many batches were sent, and whether anything failed.
+	pending *change
+	batches int
+	failed  bool
+	// Of the batch that is being sent: whether it began while the session was idle, and how many statements were bound in it.
+	openIdle bool
+	binds    int
+	forgets  bool
+}
+
+func (s *state) pinTo(p Pin) {
+	if s.pin == Unpinned {
+		s.pin = p
+	}
+}
+
+func (s *state) parameter(name, value []byte) {
+	switch string(name) {
+	case "standard_conforming_strings":
+		s.settings.Strings = statement.EscapedStrings
+		if string(value) == "on" {
+			s.settings.Strings = statement.ConformingStrings
+		}
+		s.keeping.Strings = s.settings.Strings
+	case "client_encoding":
+		s.settings.SafeEncoding = statement.SafeEncoding(string(value))
+		s.keeping.SafeEncoding = s.settings.SafeEncoding
+	}
+}
+
+// run takes in a Query. alone says that it is sent outside a transaction with nothing outstanding.
+func (s *state) run(text []byte, whole, alone bool) {
+	s.batches++
+	s.forgets = false
+	if !whole {
+		s.runUnknown()
+		return
+	}
+	v := statement.Classify(text, &s.settings)
+	s.apply(&v, text, alone)
+}
+
+// lastForgets reports whether the last Query may have taken prepared statements away.
+func (s *state) lastForgets() bool { return s.forgets }
+
+// begin takes in that a batch of the extended protocol begins.
+func (s *state) begin(idle bool) {
+	s.batches++
+	s.openIdle, s.binds = idle, 0
+}
+
+// runPrepared takes in a Bind: the statement is taken for executed.
+func (s *state) runPrepared(p *prepared) {
+	s.binds++
+	text, _ := textOf(p.text)
+	s.apply(&p.verdict, text, s.openIdle && s.binds == 1)
+	if s.binds > 1 && s.pending != nil {
+		s.pinTo(PinSettings) // a BEGIN in the same batch would make it undoable
+	}
+}
+
+// runUnknown takes in something of which nothing is known.
+func (s *state) runUnknown() {
+	s.wrote, s.defined, s.forgets = true, true, true
+	s.pinTo(PinUnseen)
+}
+
+// apply takes in what a statement does that goes to the primary.
+func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
+	const telling = statement.FlagTemp | statement.FlagSetConfig | statement.FlagUnknownCall | statement.FlagOpaque
+	if v.Read && !v.Is(telling) {
+		s.read = true
+		return
+	}
+	s.wrote = s.wrote || !harmless(v)
+	s.defined = s.defined || v.Has(statement.Define) || v.Has(statement.Run) || v.Is(statement.FlagOpaque)
+	s.forgets = s.forgets || v.Has(statement.Deallocate) || v.Has(statement.DeallocateAll) || v.Has(statement.DiscardAll) || v.Is(statement.FlagOpaque)
+	switch {
+	case v.Is(statement.FlagOpaque):
+		s.pinTo(PinUnseen)
+	case v.Is(statement.FlagTemp):
+		s.pinTo(PinTemp)
+	case v.Is(statement.FlagSetConfig), v.Has(statement.SetCharacteristics):
+		s.pinTo(PinSettings)
+	case v.Has(statement.Run):
+		s.pinTo(PinCode)
+	case v.Is(statement.FlagUnknownCall):
+		if k := statement.Classify(text, &s.keeping); k.Is(statement.FlagUnknownCall) {
+			s.pinTo(PinCall)
+		}
+	}
+	if v.Statements > 1 {
+		if v.Has(statement.Set) || v.Has(statement.Reset) || v.Has(statement.ResetAll) || v.Has(statement.DiscardAll) {
+			s.pinTo(PinSettings)
+		}
+		return
+	}
+	s.change(v, text, alone)
+}
+
+// harmless reports a statement that writes nothing by itself.
+func harmless(v *statement.Verdict) bool {
+	const telling = statement.FlagSetConfig | statement.FlagUnknownCall | statement.FlagOpaque
+	if v.Statements == 0 {
+		return !v.Is(telling)
+	}
+	switch v.Kind {
+	case statement.Show, statement.Set, statement.SetTransaction, statement.Reset, statement.ResetAll, statement.Begin, statement.Commit, statement.Rollback,
+		statement.Savepoint, statement.Release, statement.RollbackTo:
+		return !v.Is(telling)
+	}
+	return false
+}
+
+// change takes in a statement that changes settings of the session.
+func (s *state) change(v *statement.Verdict, text []byte, alone bool) {
+	switch v.Kind {
+	case statement.Set, statement.Reset:
+		switch v.Parameter {
+		case statement.TransactionReadOnly, statement.TransactionIsolation, statement.TransactionDeferrable:
+			return // of the transaction
+		case statement.StandardConformingStrings:
+			s.pinTo(PinSettings) // the other statements of the list would be read in another way
+			return
+		}
+		if v.Is(statement.FlagLocal) {
+			return
+		}
+	case statement.ResetAll, statement.DiscardAll:
+	default:
+		return
+	}
+	if !alone || s.pending != nil {
+		s.pinTo(PinSettings)
+		return
+	}
+	c := &change{kind: v.Kind, name: v.Parameter.String(), text: bytes.Clone(text)}
+	if c.name == "" {
+		c.name = strings.ToLower(strings.Trim(string(v.Name.Of(text)), `"`))
+	}
+	if v.Parameter == statement.HowdahConsistency && v.Kind == statement.Set {
+		c.consistency = bytes.Clone(v.Value.Of(text))
+	}
+	s.pending = c
+}
+
+// settle takes in that everything that was sent has been answered, outside a transaction.
+func (s *state) settle() {
+	c, failed, batches := s.pending, s.failed, s.batches
+	s.pending, s.failed, s.batches = nil, false, 0
+	switch {
+	case c == nil:
+	case failed && batches > 1:
+		s.pinTo(PinSettings) // whichever of them it was that failed
+	case failed:
+	default:
+		s.commit(c)
+	}
+}
+
+// commit takes in a change that was carried out.
+func (s *state) commit(c *change) {
+	s.version++
+	kept := s.list[:0]
+	size := 0
+	for _, old := range s.list {
+		lasts := c.kind != statement.DiscardAll && old.name != c.name
+		if c.kind == statement.ResetAll { // it leaves these two alone
+			lasts = old.name == statement.Role.String() || old.name == statement.SessionAuthorization.String()
+		}
+		if lasts {
+			kept = append(kept, old)
+			size += len(old.text)
+		}
+	}
+	s.list = kept
+	switch c.kind {
+	case statement.DiscardAll:
+		s.reset, s.consistency = s.version, nil
+		if s.pin != PinServer {
+			s.pin = Unpinned
+		}
+	case statement.ResetAll:
+		s.reset, s.consistency = s.version, nil
+	default:
+		if c.name == statement.HowdahConsistency.String() {
+			s.consistency = c.consistency
+		}
+		if len(s.list) == maxSettings || size+len(c.text) > maxSettingsBytes {
+			s.pinTo(PinSettings)
+			return
+		}
+		s.list = append(s.list, setting{name: c.name, text: c.text, version: s.version})
+	}
+}
+
+// since returns the statements that came after a version, oldest first.
+func (s *state) since(version uint64) [][]byte {
+	var texts [][]byte
+	for _, one := range s.list {
+		if one.version > version {
+			texts = append(texts, one.text)
+		}
+	}
+	return texts
+}
