@@ -64,12 +64,22 @@ func (d *decision) learnLock() {
 	if d.trusted() {
 		d.m.Record.Follows = v.Leader.Follows
 	}
+	d.learnTaken(v.Leader)
 	if d.m.Reign.Active {
 		d.squareReign(v)
 		return
 	}
 	if d.adoptable(v) {
 		d.adopt(v)
+	}
+}
+
+// learnTaken takes in an epoch that was ours without our record knowing it: we took the lock and died before the record was written.
+// Between that epoch and our last reign is none, so nobody else has reigned since, and what nobody else had is not waited for (see resumes).
+func (d *decision) learnTaken(l schema.Leader) {
+	r := &d.m.Record
+	if r.Reigned != 0 && l.Member == d.o.Name && l.Epoch == r.Epoch && l.Epoch == r.Reigned+1 {
+		r.Reigned = l.Epoch
 	}
 }
 
