@@ -28,6 +28,7 @@ func (d *decision) learnEpoch() {
 	}
 	if e > d.m.Record.Epoch {
 		d.m.EpochAt = d.o.Now
+		d.m.Reports.Got = nil // whoever reigns in it may have acknowledged commits since they were told
 	}
 	d.m.Record.Epoch = e
 	switch {

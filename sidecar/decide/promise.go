@@ -42,6 +42,7 @@ func Promise(o Observation, m Memory, r schema.PromiseRequest) (schema.PromiseRe
 		return schema.PromiseReply{Member: o.Name, Why: why, Mark: o.Now}, m
 	}
 	m.Record.Epoch = max(m.Record.Epoch, r.Epoch)
+	m.Reports.Got = nil // it may acknowledge commits that those who told us have got since, at the same index of the record
 	m.PromisedUntil = schema.Latest(m.PromisedUntil, o.Now.Add(r.Lease.D()+schema.Margin(r.Lease.D())))
 	return schema.PromiseReply{Member: o.Name, Given: true, Mark: o.Now}, m
 }

@@ -282,8 +282,12 @@ func (d *decision) askReports(set schema.SyncSet) {
 	}
 }
 
-// learnReports takes in a round of reports about the lock as it is now.
+// learnReports takes in a round of reports about the lock as it is now. What was asked for before a promise of ours has run out, or before
+// a newer epoch was known, does not count: a primary may have acknowledged commits since, and the index is the same.
 func (d *decision) learnReports(out Outcome) {
+	if out.StartedAt < d.m.PromisedUntil || out.StartedAt < d.m.EpochAt {
+		return
+	}
 	index := out.Action.At.Index
 	if d.m.Reports.Index != index {
 		d.m.Reports.Index, d.m.Reports.Got = index, nil
