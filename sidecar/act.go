@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -305,27 +304,6 @@ func (x actor) clone(ctx context.Context, a decide.Action) error {
 		return fmt.Errorf("%w; the old directory is not removed first: %s", err, a.Keeps)
 	}
 	return err
-}
-
-// stillServes reads the leader key, consistently, and returns why the holder that a clone was decided for does not surely serve any
-// more, or counts on what this member has. Time has passed since that was decided: the source has made a checkpoint.
-func (x actor) stillServes(ctx context.Context, a decide.Action) error {
-	ask, cancel := context.WithTimeout(ctx, x.config.Lease.D())
-	defer cancel()
-	v, err := x.s.d.Lock.ReadLeader(ask)
-	if err != nil {
-		return fmt.Errorf("the leader key cannot be read: %w", err)
-	}
-	l, then := v.Leader, a.At.Leader
-	switch {
-	case !v.Held() || l.Member != a.Holder.Member || l.Epoch != then.Epoch || l.Phase != schema.PhaseServing && l.Phase != schema.PhaseFollowing:
-		return fmt.Errorf("the leader key has changed: it was held by %s in epoch %d, and says %q, epoch %d, %s now", a.Holder.Member, then.Epoch, l.Member, l.Epoch, l.Phase)
-	case v.Index == a.At.Index && x.s.d.Now().Sub(a.At.AskedAt) > x.config.Lease.D():
-		return fmt.Errorf("%s no longer renews its lease", l.Member)
-	case slices.Contains(l.Sync.Standbys, x.s.o.Name):
-		return fmt.Errorf("commits count on what this member has (%s)", l.Sync)
-	}
-	return nil
 }
 
 func (x actor) rewind(ctx context.Context, a decide.Action) error {

@@ -11,14 +11,20 @@ import (
 	"howdah/sidecar/decide"
 )
 
-// oneAnswer is a Lock that answers one question.
-type oneAnswer struct {
+// answers is a Lock that is asked again and again: it gives each view for one reading, and the last for all that follow.
+type answers struct {
 	Lock
-	view schema.LockView
-	err  error
+	views []schema.LockView
+	err   error
 }
 
-func (l oneAnswer) ReadLeader(context.Context) (schema.LockView, error) { return l.view, l.err }
+func (l *answers) ReadLeader(context.Context) (schema.LockView, error) {
+	v := l.views[0]
+	if len(l.views) > 1 {
+		l.views = l.views[1:]
+	}
+	return v, l.err
+}
 
 func TestACopyGoesOnlyWhileTheLockIsAsItWas(t *testing.T) {
 	const now = schema.Instant(time.Hour)
@@ -26,33 +32,36 @@ func TestACopyGoesOnlyWhileTheLockIsAsItWas(t *testing.T) {
 		Leader: schema.Leader{Member: "pg1", Epoch: 4, Phase: schema.PhaseServing}}
 	for _, c := range []struct {
 		name   string
-		change func(*schema.LockView)
-		decide func(*schema.LockView)
+		first  func(*schema.LockView) // what is read first
+		second func(*schema.LockView) // and later
 		err    error
 		want   string
 	}{
-		{"a moment later", nil, nil, nil, ""},
-		{"renewed meanwhile", func(v *schema.LockView) { v.Index = 90 }, func(v *schema.LockView) { v.AskedAt = now.Add(-time.Minute) }, nil, ""},
-		{"not renewed for longer than a lease", nil, func(v *schema.LockView) { v.AskedAt = now.Add(-4 * time.Second) }, nil, "no longer renews"},
+		{"renewed while it looks", nil, func(v *schema.LockView) { v.Index = 90 }, nil, ""},
+		{"as it was, and not renewed", nil, nil, nil, "no longer renews"},
+		{"renewed after it was decided, and not since", func(v *schema.LockView) { v.Index = 90 }, func(v *schema.LockView) { v.Index = 90 }, nil, "no longer renews"},
 		{"consul does not answer", nil, nil, errors.New("no leader"), "cannot be read: no leader"},
-		{"held by nobody", func(v *schema.LockView) { v.Session = "" }, nil, nil, "has changed"},
+		{"held by nobody", nil, func(v *schema.LockView) { v.Session = "" }, nil, "has changed"},
 		{"gone", func(v *schema.LockView) { *v = schema.LockView{Known: true} }, nil, nil, "has changed"},
-		{"held by another", func(v *schema.LockView) { v.Leader.Member = "pg3" }, nil, nil, `says "pg3"`},
+		{"held by another", nil, func(v *schema.LockView) { v.Index, v.Leader.Member = 90, "pg3" }, nil, `says "pg3"`},
 		{"held by this one", func(v *schema.LockView) { v.Leader.Member = "pg2" }, nil, nil, `says "pg2"`},
-		{"a later epoch", func(v *schema.LockView) { v.Leader.Epoch = 5 }, nil, nil, "epoch 5"},
+		{"a later epoch", nil, func(v *schema.LockView) { v.Index, v.Leader.Epoch = 90, 5 }, nil, "epoch 5"},
 		{"stopping", func(v *schema.LockView) { v.Leader.Phase = schema.PhaseStopping }, nil, nil, "stopping"},
-		{"commits count on it now", func(v *schema.LockView) { v.Leader.Sync = schema.SyncSet{Need: 1, Standbys: []string{"pg2"}} }, nil, nil, "commits count on"},
+		{"commits count on it now", nil, func(v *schema.LockView) {
+			v.Index, v.Leader.Sync = 90, schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}
+		}, nil, "commits count on"},
 	} {
-		view, at := then, then
-		if c.change != nil {
-			c.change(&view)
+		views := []schema.LockView{then, then}
+		for i, change := range []func(*schema.LockView){c.first, c.second} {
+			if change != nil {
+				change(&views[i])
+			}
 		}
-		if c.decide != nil {
-			c.decide(&at)
-		}
-		s := &Sidecar{o: Options{Name: "pg2"}, d: Deps{Lock: oneAnswer{view: view, err: c.err}, Now: func() schema.Instant { return now }}}
+		at := now
+		s := &Sidecar{o: Options{Name: "pg2"}, d: Deps{Lock: &answers{views: views, err: c.err}, Now: func() schema.Instant { at = at.Add(4 * time.Millisecond); return at }}}
 		x := actor{s: s, config: schema.DefaultClusterConfig()}
-		err := x.stillServes(t.Context(), decide.Action{Kind: decide.Clone, Holder: decide.Upstream{Member: "pg1"}, At: at})
+		x.config.Lease = schema.Duration(20 * time.Millisecond)
+		err := x.stillServes(t.Context(), decide.Action{Kind: decide.Clone, Holder: decide.Upstream{Member: "pg1"}, At: then})
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
