@@ -55,7 +55,8 @@ func (d *decision) learnLock() {
 		return
 	}
 	s := &d.m.Seen
-	if !s.Known || s.Index != v.Index || s.Exists != v.Exists {
+	// Whoever could not read the key for a while may find it as it was although it has been renewed: a backup has been brought back.
+	if !s.Known || s.Index != v.Index || s.Exists != v.Exists || d.m.ConsulLost {
 		*s = Seen{Known: true, Exists: v.Exists, Index: v.Index, At: d.o.Now}
 		d.m.JudgedAt, d.m.Barred = schema.Never, ""
 	}

@@ -248,3 +248,19 @@ func TestALapsedReignAsksAround(t *testing.T) {
 		}
 	}
 }
+
+// Whoever could not read the lock for a while counts its age anew: a backup of Consul that was brought back meanwhile shows it as it was,
+// although its holder has renewed it since.
+func TestAnOutageDatesTheLockAnew(t *testing.T) {
+	for lost, seizes := range map[bool]bool{false: true, true: false} {
+		o, m := standby()
+		m.ConsulLost = lost
+		p, m := Decide(o.at(time.Minute, time.Minute-1), m)
+		if got := slices.Contains(planned(p), Seize); got != seizes {
+			t.Errorf("consul was away: %t; planned %v: %s", lost, planned(p), p.Reason)
+		}
+		if at := t0.Add(time.Minute); lost && m.Seen.At != at {
+			t.Errorf("the lock is dated %d, want %d", m.Seen.At, at)
+		}
+	}
+}

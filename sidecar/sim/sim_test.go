@@ -30,9 +30,6 @@ func options(seed uint64) Options {
 }
 
 // TestSeeds runs random faults; the invariants, corruption, stale reads and liveness are checked as things happen.
-//
-// One hole is known and not closed: an old backup of Consul brought back while the primary that it names was cut off and has heard of nothing since (seed
-// 1993). Such runs are counted, and are a failure if they are more than one in five hundred.
 func TestSeeds(t *testing.T) {
 	if *trace {
 		o := options(*first)
