@@ -72,7 +72,7 @@ const (
 	OldRecordBelieved       Mutation = "a record of an older epoch believed"
 	CopyGoesUnasked         Mutation = "a copy removed without asking the source or the lock"
 	LapsedBelieved          Mutation = "a reign whose lease had run out taken up again at once"
-	RouterForgets           Mutation = "a router that forgets the newest epoch"
+	RouterForgets           Mutation = "a router that forgets the newest epoch, and who is silent"
 )
 
 // Result is how a run ended.

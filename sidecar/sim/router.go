@@ -72,6 +72,9 @@ func (r *router) merge() {
 	for _, n := range r.w.nodes {
 		if p, heard := r.peers[n.name]; heard {
 			if r.clock.now().Sub(p.HeardAt) > 1500*time.Millisecond {
+				if r.w.o.Mutate == RouterForgets {
+					continue // and what it told too
+				}
 				p.Liveness = schema.LivenessDead
 			}
 			peers = append(peers, p)
