@@ -25,6 +25,7 @@ import (
 	"howdah/router"
 	"howdah/router/route"
 	rt "howdah/router/routertest"
+	"howdah/sidecar/postgres"
 	"howdah/sidecar/postgres/postgrestest"
 )
 
@@ -134,6 +135,24 @@ func (s *servers) asleep(ctx context.Context, role string) error {
 	}
 }
 
+const routerSecret = "router-secret"
+
+// ensureRoles has the sidecar's code make the role howdah_router, by which a router asks how others log in.
+func (s *servers) ensureRoles(t *testing.T) {
+	t.Helper()
+	p, err := postgres.New(postgres.Options{
+		Name: s.primary.Name, Cluster: rt.Cluster, DataDir: s.primary.DataDir, SocketDir: s.primary.SocketDir, ListenAddresses: s.primary.Host, Port: s.primary.Port,
+		Secrets: postgres.Secrets{Superuser: postgrestest.Password, Replication: "x", Rewind: "x", Router: routerSecret},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.EnsureRoles(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // startRouter runs a router with TLS only, and returns its addresses by route.
 func (s *servers) startRouter(t *testing.T, change func(*router.Options)) *router.Router {
 	t.Helper()
@@ -172,15 +191,23 @@ func at(t *testing.T, tg target, address string) target {
 	return tg
 }
 
-// targets are the servers themselves and every route to them; those that others are held against come first.
+// targets are the servers themselves and every route to them: once with logins that are passed through to servers in clear, once with SCRAM that ends in the
+// router and TLS on both sides. Those that others are held against come first.
 func (s *servers) targets(t *testing.T) []target {
-	relayed := s.startRouter(t, func(*router.Options) {})
+	relayed := s.startRouter(t, func(o *router.Options) { o.AuthType = router.AuthPassThrough })
+	s.ensureRoles(t)
+	ends := s.startRouter(t, func(o *router.Options) {
+		o.AuthType, o.ServerTLSMode = router.AuthSCRAM, router.ServerTLSRequire
+		o.OwnPassword = func() (string, error) { return routerSecret, nil }
+	})
 	return []target{
 		at(t, target{name: "primary"}, s.primary.Addr()),
 		at(t, target{name: "standby", reads: true}, s.two.Addr()),
 		at(t, target{name: "rw", like: "primary"}, relayed.Address(route.RW).String()),
 		at(t, target{name: "auto", like: "primary"}, relayed.Address(route.Auto).String()),
 		at(t, target{name: "ro", like: "standby", reads: true}, relayed.Address(route.RO).String()),
+		at(t, target{name: "auto_scram", like: "primary", terminated: true}, ends.Address(route.Auto).String()),
+		at(t, target{name: "ro_scram", like: "standby", reads: true, terminated: true}, ends.Address(route.RO).String()),
 	}
 }
 
