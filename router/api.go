@@ -86,7 +86,7 @@ func (c *client) state() string {
 		return "login"
 	case m.Replicating():
 		return "replication"
-	case m.Busy():
+	case m.Busy() || c.auto != nil && c.auto.busy:
 		return "active"
 	case m.Status() != 'I':
 		return "transaction"

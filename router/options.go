@@ -62,7 +62,7 @@ type Options struct {
 
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency
-	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it they stay on the primary.
+	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it, which is the default, they stay on the primary.
 	StatementRouting bool
 	ReadWait         time.Duration
 	// AuthType says who authenticates clients.
@@ -117,7 +117,6 @@ func DefaultOptions() Options {
 		FarewellTimeout:   time.Second,
 		MaxClients:        1000,
 		Consistency:       route.Session,
-		StatementRouting:  true,
 		ReadWait:          20 * time.Millisecond,
 		ReadOnlyFallback:  true,
 		TCPUserTimeout:    5 * time.Minute,

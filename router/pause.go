@@ -122,7 +122,7 @@ func (c *client) atRest() bool {
 	case c.machine == nil:
 		return !c.account.passed
 	}
-	return c.machine.Idle() || c.machine.Replicating()
+	return c.machine.Idle() && (c.auto == nil || !c.auto.busy) || c.machine.Replicating()
 }
 
 // Pause implements console.Router: new sessions wait, and running ones before their next transaction, until Resume. It returns when all

@@ -121,6 +121,9 @@ func (rd *reader) close() {
 // execTimeout bounds what the router itself asks a session's standby.
 const execTimeout = 5 * time.Second
 
+// errSaid is an error that the standby answered with, and goes on.
+type errSaid struct{ error }
+
 // exec runs a statement and gives each row to each.
 func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 	rd.conn.SetDeadline(time.Now().Add(execTimeout))
@@ -150,7 +153,7 @@ func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 			if err != nil {
 				return err
 			}
-			failed = errors.New(e.Error())
+			failed = errSaid{errors.New(e.Error())}
 		case 'Z':
 			l.take(m)
 			rd.rest = append(rd.rest, in.b[in.r:in.w]...)

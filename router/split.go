@@ -66,7 +66,7 @@ func (a *auto) hooks(h session.Hooks) session.Hooks {
 		a.tracker.ServerError()
 		said(code, fatal)
 	}
-	h.Parameter = a.tracker.Parameter
+	h.Parameter, h.Notified = a.tracker.Parameter, a.tracker.Notified
 	return h
 }
 
@@ -206,14 +206,14 @@ func (a *auto) standby() *reader {
 			a.drop()
 		}
 	}
-	if a.tracker.TakeWrote() {
+	a.c.mu.Lock() // a notification may come at any time
+	wrote, read, defined := a.tracker.TakeWrote(), a.tracker.TakeRead(), a.tracker.TakeDefined()
+	a.c.mu.Unlock()
+	if wrote {
 		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
-		a.seen = false
 	}
-	if a.tracker.TakeRead() {
-		a.seen = true
-	}
-	a.definedHere = a.tracker.TakeDefined() || a.definedHere
+	a.seen = (a.seen || read) && !wrote
+	a.definedHere = defined || a.definedHere
 	rd := a.fresh(t)
 	if rd == nil || !a.prepare(rd) {
 		a.seen = true // what the primary shows it now a standby may lack
@@ -344,7 +344,9 @@ func (a *auto) prepare(rd *reader) bool {
 	for _, text := range a.tracker.SettingsSince(rd.version) {
 		if err := rd.exec(text, nil); err != nil {
 			a.c.log.Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), zap.Error(err))
-			a.tracker.PinTo(split.PinServer)
+			if errors.As(err, new(errSaid)) {
+				a.tracker.PinTo(split.PinServer)
+			}
 			a.drop()
 			return false
 		}
@@ -353,6 +355,8 @@ func (a *auto) prepare(rd *reader) bool {
 	f, err := a.c.r.catalogs.of(a.c.r.now(), a.database(), a.definedHere, rd.functions)
 	if err != nil {
 		a.c.log.Debug("the functions of the database could not be read", zap.String("member", rd.member), zap.Error(err))
+		a.retryAt = a.c.r.now().Add(a.retryFor)
+		a.retryFor = min(2*a.retryFor, retryLast)
 		a.drop()
 		return false
 	}
@@ -425,6 +429,9 @@ func (a *auto) answer(rd *reader, reply split.Reply) (bool, error) {
 			in.r += o.N
 			if o.Verb == split.Finished {
 				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
+				if reply.Failed() {
+					clear(rd.have)
+				}
 				return true, nil
 			}
 		case split.Drop:

@@ -197,7 +197,7 @@ func (s *servers) targets(t *testing.T) []target {
 	relayed := s.startRouter(t, func(o *router.Options) { o.AuthType = router.AuthPassThrough })
 	s.ensureRoles(t)
 	ends := s.startRouter(t, func(o *router.Options) {
-		o.AuthType, o.ServerTLSMode = router.AuthSCRAM, router.ServerTLSRequire
+		o.AuthType, o.ServerTLSMode, o.StatementRouting = router.AuthSCRAM, router.ServerTLSRequire, true
 		o.OwnPassword = func() (string, error) { return routerSecret, nil }
 	})
 	return []target{

@@ -60,6 +60,8 @@ type Hooks struct {
 	Error func(sqlstate string, fatal bool)
 	// Parameter, if it is not nil, is called for each ParameterStatus of the server.
 	Parameter func(name, value []byte)
+	// Notified, if it is not nil, is called for each NotificationResponse.
+	Notified func()
 }
 
 type phase uint8
@@ -330,6 +332,10 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 		}
 	case 'N':
 		s.onNotice(body)
+	case 'A':
+		if s.hooks.Notified != nil {
+			s.hooks.Notified()
+		}
 	case 'S':
 		if s.hooks.Parameter != nil {
 			s.onParameter(body)

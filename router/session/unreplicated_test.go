@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	rt "howdah/router/routertest"
+	"howdah/router/session"
 )
 
 // cancelled is the warning of PostgreSQL 15 about a commit whose wait was cancelled, with this text for a message.
@@ -91,4 +92,14 @@ func whole(b []byte) int {
 		n += size
 	}
 	return n
+}
+
+func TestNotificationsAreTold(t *testing.T) {
+	told := 0
+	s := session.New(session.Hooks{Notified: func() { told++ }})
+	w := wireOf{step: s.FromServer}
+	w.feed(join(rt.AuthOK, rt.Ready('I'), rt.Notification(1, "jobs", "x"), rt.Notice("n"), rt.Notification(1, "jobs", "y")))
+	if told != 2 {
+		t.Errorf("told of %d notifications, want 2", told)
+	}
 }

@@ -42,9 +42,12 @@ type Reply struct {
 	// Longest is how many bytes can be held back.
 	Longest int
 
-	begun bool
-	left  int
+	begun, failed bool
+	left          int
 }
+
+// Failed reports whether the client was told of an error: then it is not known which of the hidden messages were carried out.
+func (r *Reply) Failed() bool { return r.failed }
 
 // Begun reports whether anything has gone to the client.
 func (r *Reply) Begun() bool { return r.begun }
@@ -160,9 +163,11 @@ func (r *Reply) pass(b []byte) ReplyOrder {
 			if len(rest) < need {
 				return r.stop(n, ReplyOrder{Verb: Need})
 			}
-			if code, fatal := wire.PeekError(rest[wire.HeaderSize:need]); fatal {
+			code, fatal := wire.PeekError(rest[wire.HeaderSize:need])
+			if fatal {
 				return r.stop(n, ReplyOrder{Verb: Lost, Code: code})
 			}
+			r.failed = true
 		case 'G', 'W':
 			return r.stop(n, ReplyOrder{Verb: Lost, Code: wire.CodeProtocolViolation}) // no read copies in
 		}

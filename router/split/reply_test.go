@@ -71,6 +71,9 @@ func TestReply(t *testing.T) {
 		for _, size := range []int{1, 3, 50, 1 << 20} {
 			r := &Reply{Hidden: c.hidden, Longest: 1024}
 			told, end, code := follow(t, r, bytes.Join(c.answer, nil), size)
+			if passed := bytes.Contains(told, []byte("SERROR\x00")); r.Failed() != passed {
+				t.Errorf("%s: failed: %t, an error went to the client: %t", name, r.Failed(), passed)
+			}
 			if want := bytes.Join(c.told, nil); !bytes.Equal(told, want) || end != c.end || code != c.code {
 				t.Errorf("%s, %d bytes at a time: %q, end %d %s; want %q, %d %s", name, size, told, end, code, want, c.end, c.code)
 			}

@@ -203,6 +203,9 @@ func (t *Tracker) ServerError() {
 	t.known.doubt()
 }
 
+// Notified is called for each NotificationResponse of the primary: who is told of a commit may look for it.
+func (t *Tracker) Notified() { t.state.read = true }
+
 // Parameter is called for each ParameterStatus of the primary.
 func (t *Tracker) Parameter(name, value []byte) { t.state.parameter(name, value) }
 

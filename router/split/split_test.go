@@ -251,6 +251,30 @@ func TestTheUnnamedStatementIsWhereItIsUsed(t *testing.T) {
 	}
 }
 
+// What is pipelined behind a DISCARD ALL is not discarded by it.
+func TestBehindDiscardAll(t *testing.T) {
+	for _, sql := range []string{"SET app.tenant = 1", "SET ROLE r", "SELECT set_config('a.b', 'c', false)", "CREATE TEMP TABLE a (n int)", "DO ''", "SELECT mine()"} {
+		for _, batch := range []func(string) []byte{query, extended} {
+			tr := newTracker()
+			idle := true
+			for b := join(batch("DISCARD ALL"), batch(sql)); len(b) > 0; idle = false {
+				o := tr.FromClient(b, idle)
+				if o.Verb != Pass {
+					t.Fatalf("%+v", o)
+				}
+				b = b[o.N:]
+			}
+			if got := send(t, tr, query("SELECT 1")); got != "primary" {
+				t.Errorf("after %s: %s", sql, got)
+			}
+			send(t, tr, query("DISCARD ALL"))
+			if got := send(t, tr, query("SELECT 1")); got != "standby" {
+				t.Errorf("after %s and another DISCARD ALL: %s, pinned: %s", sql, got, tr.Pinned())
+			}
+		}
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
 	tr := newTracker()
 	read, write := extended("SELECT s FROM t WHERE n = $1"), query("UPDATE t SET n = 1 WHERE n = 2")

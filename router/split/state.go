@@ -78,9 +78,14 @@ type state struct {
 	openIdle bool
 	binds    int
 	forgets  bool
+	// after is the pin that something behind a pending DISCARD ALL asks for.
+	after Pin
 }
 
 func (s *state) pinTo(p Pin) {
+	if s.pending != nil && s.pending.kind == statement.DiscardAll && s.after == Unpinned {
+		s.after = p
+	}
 	if s.pin == Unpinned {
 		s.pin = p
 	}
@@ -228,6 +233,7 @@ func (s *state) settle() {
 	default:
 		s.commit(c)
 	}
+	s.after = Unpinned
 }
 
 // commit takes in a change that was carried out.
@@ -250,7 +256,7 @@ func (s *state) commit(c *change) {
 	case statement.DiscardAll:
 		s.reset, s.consistency = s.version, nil
 		if s.pin != PinServer {
-			s.pin = Unpinned
+			s.pin = s.after
 		}
 	case statement.ResetAll:
 		s.reset, s.consistency = s.version, nil
