@@ -73,12 +73,13 @@ func (s Session) Run(ctx context.Context) error {
 			return err
 		}
 		var answer []byte
+		then := func() {}
 		switch typ {
 		case 'X':
 			return nil
 		case 'Q':
 			skipping = false
-			answer = s.query(ctx, body)
+			answer, then = s.query(ctx, body)
 		case 'S':
 			skipping = false
 			answer = message(nil, 'Z', 'I')
@@ -96,23 +97,25 @@ func (s Session) Run(ctx context.Context) error {
 		default:
 			continue // Flush, and copy data that nobody asked for
 		}
-		if _, err := s.Conn.Write(answer); err != nil {
+		_, err = s.Conn.Write(answer)
+		then()
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// query answers one Query message.
-func (s Session) query(ctx context.Context, body []byte) []byte {
+// query answers one Query message. What it leaves to be done is for after the answer is written: a shutdown ends also the session that asked.
+func (s Session) query(ctx context.Context, body []byte) (answer []byte, then func()) {
+	then = func() {}
 	text, whole := strings.CutSuffix(string(body), "\x00")
 	if !whole || strings.Contains(text, "\x00") {
-		return message(failed(wire.CodeProtocolViolation, "malformed Query message").Append(nil), 'Z', 'I')
+		return message(failed(wire.CodeProtocolViolation, "malformed Query message").Append(nil), 'Z', 'I'), then
 	}
 	c, err := Parse(text)
 	if err == nil && c.Changes() && !s.Admin {
 		err = failed(codeInsufficientPrivilege, "permission denied for %s", c.Verb).WithHint("It takes a user of admin-users.")
 	}
-	var answer []byte
 	if err == nil {
 		if c.Changes() && s.Log != nil {
 			s.Log(text)
@@ -120,12 +123,15 @@ func (s Session) query(ctx context.Context, body []byte) []byte {
 		answer, err = s.carryOut(ctx, c)
 	}
 	if err != nil {
-		answer = err.Append(nil)
+		return message(err.Append(nil), 'Z', 'I'), then
 	}
-	return message(answer, 'Z', 'I')
+	if c.Verb == Shutdown {
+		then = s.Router.Shutdown
+	}
+	return message(answer, 'Z', 'I'), then
 }
 
-// carryOut returns the answer without its ReadyForQuery.
+// carryOut returns the answer without its ReadyForQuery. A shutdown is only answered here.
 func (s Session) carryOut(ctx context.Context, c Command) ([]byte, *wire.Error) {
 	var answer []byte
 	switch c.Verb {
@@ -152,8 +158,6 @@ func (s Session) carryOut(ctx context.Context, c Command) ([]byte, *wire.Error) 
 		if !s.Router.Kill(c.Client) {
 			return nil, failed(codeUndefinedObject, "there is no client %d", c.Client).WithHint("SHOW CLIENTS lists them.")
 		}
-	case Shutdown:
-		s.Router.Shutdown()
 	}
 	return complete(answer, string(c.Verb)), nil
 }
