@@ -88,7 +88,7 @@ func (c *client) state() string {
 		return "replication"
 	case m.Busy() || c.auto != nil && c.auto.busy:
 		return "active"
-	case m.Status() != 'I':
+	case m.Status() != 'I' || c.auto.inBlock():
 		return "transaction"
 	}
 	return "idle"

@@ -312,7 +312,7 @@ func (c *client) end(e ending) {
 func (c *client) endIfIdle(e *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending != nil || c.machine != nil && (!c.machine.Idle() || c.auto != nil && c.auto.busy) {
+	if c.ending != nil || c.machine != nil && (!c.machine.Idle() || c.auto.atWork()) {
 		return
 	}
 	c.ending = &ending{err: e}

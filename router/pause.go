@@ -87,7 +87,7 @@ func (a *account) wait(resumed <-chan struct{}) bool {
 // client's lock is held. A goodbye begins nothing.
 func (c *client) mustWait(first byte) <-chan struct{} {
 	resumed := c.r.gate.held()
-	if resumed == nil || first == 'X' || !c.machine.Idle() {
+	if resumed == nil || first == 'X' || !c.machine.Idle() || c.auto.inBlock() {
 		return nil
 	}
 	return resumed
@@ -122,7 +122,7 @@ func (c *client) atRest() bool {
 	case c.machine == nil:
 		return !c.account.passed
 	}
-	return c.machine.Idle() && (c.auto == nil || !c.auto.busy) || c.machine.Replicating()
+	return c.machine.Idle() && !c.auto.atWork() || c.machine.Replicating()
 }
 
 // Pause implements console.Router: new sessions wait, and running ones before their next transaction, until Resume. It returns when all

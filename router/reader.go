@@ -26,7 +26,10 @@ type reader struct {
 	// reset is which state of the session it began with.
 	have           map[string]uint64
 	version, reset uint64
-	rest           []byte // what was read and belongs to no answer
+	// isolation is its default_transaction_isolation as of the settings of version isolationOf; empty if it is not known.
+	isolation   string
+	isolationOf uint64
+	rest        []byte // what was read and belongs to no answer
 }
 
 // errNoLogin is a standby at which the router cannot log in as the client: it has nothing to do it with.

@@ -42,6 +42,7 @@ type auto struct {
 	// Of the client's lock.
 	reader *reader
 	busy   bool // a standby is asked
+	block  bool // a standby has a transaction block of the session's
 	mid    bool // the client has got a part of a standby's message
 }
 
@@ -92,6 +93,10 @@ func (a *auto) deal(p *pump) error {
 			return nil
 		case split.Inject:
 			if err := a.inject(p); err != nil {
+				return err
+			}
+		case split.TakeOver:
+			if err := a.takeOver(p); err != nil {
 				return err
 			}
 		case split.Read:
@@ -162,22 +167,24 @@ func (a *auto) inject(p *pump) error {
 
 // read has a standby carry out a batch. It returns false if the primary must; the client has been told nothing then.
 func (a *auto) read(batch []byte) (done bool, err error) {
+	var status byte
 	defer func() {
 		a.c.mu.Lock()
 		defer a.c.mu.Unlock()
 		a.busy, a.mid = false, a.mid && err != nil
 		if done {
-			a.tracker.Done()
+			a.tracker.Done(status)
 		} else {
 			a.tracker.Refuse()
 		}
+		a.block = a.tracker.InBlock()
 	}()
 	rd := a.standby()
-	if rd == nil {
+	if rd == nil || !a.mayBegin(rd) {
 		a.c.r.metrics.batches.primary.Inc()
 		return false, nil
 	}
-	done, err = a.ask(rd, batch)
+	done, status, err = a.ask(rd, batch)
 	switch {
 	case err != nil:
 		return false, err
@@ -195,11 +202,14 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 
 // standby returns the connection to a standby that may serve the next read, in the session's state; nil if the primary must serve it.
 func (a *auto) standby() *reader {
+	t := a.c.r.picture.now.Load()
+	if a.tracker.InBlock() {
+		return a.blockStandby(t)
+	}
 	if a.rest > 0 {
 		a.rest--
 		return nil
 	}
-	t := a.c.r.picture.now.Load()
 	if rd := a.reader; rd != nil {
 		_, reset := a.tracker.SettingsVersion()
 		if keep, _ := rd.kept(t); !keep || rd.reset != reset {
@@ -387,8 +397,8 @@ func (a *auto) database() string {
 }
 
 // ask sends a batch to the standby and gives the client its answer. It returns false if the standby did not carry it out and the
-// client has been told nothing.
-func (a *auto) ask(rd *reader, batch []byte) (bool, error) {
+// client has been told nothing, and otherwise the transaction status that it leaves behind.
+func (a *auto) ask(rd *reader, batch []byte) (done bool, status byte, err error) {
 	out, hidden := a.tracker.Prepare(a.out[:0], rd.have)
 	out = append(out, batch...)
 	if a.out = out; cap(out) > keepOut {
@@ -398,13 +408,18 @@ func (a *auto) ask(rd *reader, batch []byte) (bool, error) {
 	defer a.c.reading.Store(nil)
 	if _, err := rd.conn.Write(out); err != nil {
 		a.drop()
-		return false, nil
+		return false, 0, nil
 	}
-	return a.answer(rd, split.Reply{Hidden: hidden, Longest: chunkSize})
+	begins, _ := a.tracker.BeginsBlock()
+	reply := split.Reply{Hidden: hidden, Longest: chunkSize, Begins: begins}
+	if done, err = a.answer(rd, &reply); begins && !done && err == nil {
+		a.rollBack()
+	}
+	return done, reply.Status(), err
 }
 
 // answer gives the client what the standby says to a batch.
-func (a *auto) answer(rd *reader, reply split.Reply) (bool, error) {
+func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 	in := newChunk()
 	defer in.free()
 	in.w = copy(in.b[:], rd.rest)

@@ -228,6 +228,8 @@ func after(state byte, executed bool, r request) (byte, bool) {
 	case kindSync:
 		return state, executed && (state == 'I' || state == unclear)
 	case kindQuery, kindExecute, kindCall:
+	case kindBlock:
+		return 'T', false
 	default:
 		return state, false
 	}

@@ -14,10 +14,13 @@ const (
 	kindCall
 	kindCopyEnd // CopyDone or CopyFail that has not met its copy yet
 	kindHidden  // a Parse that is not the client's
+	kindBlock   // a Query that is not the client's and begins a transaction block
 )
 
 // endsInReady reports whether the request is answered by a ReadyForQuery in the end.
-func (k kind) endsInReady() bool { return k == kindQuery || k == kindSync || k == kindCall }
+func (k kind) endsInReady() bool {
+	return k == kindQuery || k == kindSync || k == kindCall || k == kindBlock
+}
 
 // extended reports whether an error in the request makes the server skip to the next Sync.
 func (k kind) extended() bool { return k >= kindParse && k <= kindClose || k == kindHidden }
@@ -87,6 +90,9 @@ func (q *requests) answer(k kind) (request, bool) {
 
 // hidden reports whether the oldest request is not the client's.
 func (q *requests) hidden() bool { return q.count > 0 && q.at(0).kind() == kindHidden }
+
+// hiddenBlock reports whether the oldest request is a Query that is not the client's.
+func (q *requests) hiddenBlock() bool { return q.count > 0 && q.at(0).kind() == kindBlock }
 
 // trim drops ends of copies that met none: they are passed over by the server.
 func (q *requests) trim() {

@@ -227,6 +227,14 @@ func (s *Session) FromServer(b []byte) Order {
 					s.requests.pop()
 					return Order{Verb: Skip, N: h.Size()}
 				}
+				if s.requests.hiddenBlock() {
+					if i > 0 {
+						break
+					}
+					if o, ok := s.hide(h, rest[wire.HeaderSize:need], len(rest)); ok {
+						return o
+					}
+				}
 				if s.withhold != withholdNothing {
 					if i > 0 {
 						break
@@ -385,6 +393,29 @@ func (s *Session) Hide() {
 	if !s.skipping && s.copy == copyNone {
 		s.requests.push(newRequest(kindHidden, effectNone))
 	}
+}
+
+// HideBlock notes that the driver sends the server a Query of its own next, while the session is idle, that begins a transaction block. The client gets
+// nothing of its answer.
+func (s *Session) HideBlock() { s.requests.push(newRequest(kindBlock, effectNone)) }
+
+// hide keeps from the client what belongs to the answer of a Query that is not its own, n bytes of which are shown. What the server says unasked is
+// no part of it, nor is the last word of a server that ends the session.
+func (s *Session) hide(h wire.Header, body []byte, n int) (Order, bool) {
+	switch h.Type {
+	case 'C', 'N':
+	case 'E':
+		if _, fatal := wire.PeekError(body); fatal {
+			return Order{}, false
+		}
+	case 'Z':
+		s.status, s.state, s.executed = body[0], body[0], false
+		s.requests.ready()
+	default:
+		return Order{}, false
+	}
+	s.serverLeft = h.Size()
+	return s.drop(n), true
 }
 
 func (s *Session) onReady(status byte) {

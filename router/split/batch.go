@@ -2,6 +2,7 @@ package split
 
 import (
 	"bytes"
+	"slices"
 
 	"howdah/router/route/statement"
 	"howdah/router/wire"
@@ -16,12 +17,19 @@ type batch struct {
 	needs []*prepared
 	// text is that of a Query.
 	text []byte
+
+	// statements is how many were looked at; begin is the text of the one that begins a transaction block, isolation what it says of that; ends: the last of
+	// them ends one.
+	statements int
+	begin      []byte
+	isolation  statement.Isolation
+	ends       bool
 }
 
 // scan reads the batch at the beginning of b. With whole it is the first n bytes and may go to a standby. Without, it may turn out to be
 // one once more is there; n < 0 says that it will not.
 func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
-	c.unnamed, c.text, c.needs = nil, nil, c.needs[:0]
+	*c = batch{needs: c.needs[:0]}
 	executes := 0
 	for n < len(b) {
 		rest := b[n:]
@@ -94,7 +102,7 @@ func (c *batch) query(body []byte, t *Tracker) bool {
 	}
 	v := t.classify(text)
 	c.text = text
-	return reads(&v) && !t.refuses(text)
+	return c.takes(&v, text, t)
 }
 
 // parse takes the unnamed statement; one with a name is made on the primary, so that it is there whatever comes.
@@ -104,7 +112,9 @@ func (c *batch) parse(body []byte, t *Tracker) bool {
 		return false
 	}
 	c.unnamed, c.verdict = body, t.classify(text)
-	return reads(&c.verdict) && c.verdict.Statements == 1 && !t.refuses(text)
+	takes := c.verdict.Statements == 1 && c.takes(&c.verdict, text, t)
+	c.statements++
+	return takes
 }
 
 // uses reports whether the statement that a Bind or a Describe names is a known read.
@@ -114,17 +124,17 @@ func (c *batch) uses(typ byte, body []byte, t *Tracker) bool {
 		return ok
 	}
 	p := t.known.find(name, true)
-	if p == nil || !reads(&p.verdict) || p.verdict.Statements != 1 || !p.sure() {
+	if p == nil || p.verdict.Statements != 1 || !p.sure() {
 		return false
 	}
-	if text, ok := textOf(p.text); !ok || t.refuses(text) {
+	if slices.Contains(c.needs, p) && reads(&p.verdict) {
+		return true
+	}
+	text, ok := textOf(p.text)
+	if !ok || !c.takes(&p.verdict, text, t) {
 		return false
 	}
-	for _, has := range c.needs {
-		if has == p {
-			return true
-		}
-	}
+	c.statements++
 	c.needs = append(c.needs, p)
 	return true
 }

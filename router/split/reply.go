@@ -41,13 +41,19 @@ type Reply struct {
 	Hidden int
 	// Longest is how many bytes can be held back.
 	Longest int
+	// Begins says that the batch begins a transaction block: then also the first CommandComplete says nothing yet.
+	Begins bool
 
 	begun, failed bool
+	status        byte
 	left          int
 }
 
 // Failed reports whether the client was told of an error: then it is not known which of the hidden messages were carried out.
 func (r *Reply) Failed() bool { return r.failed }
+
+// Status is the transaction status once the answer is Finished: 'I', 'T' or 'E'.
+func (r *Reply) Status() byte { return r.status }
 
 // Begun reports whether anything has gone to the client.
 func (r *Reply) Begun() bool { return r.begun }
@@ -68,6 +74,7 @@ func (r *Reply) FromServer(b []byte) ReplyOrder {
 	if r.begun {
 		return r.pass(b)
 	}
+	begins := r.Begins
 	for n := 0; ; {
 		rest := b[n:]
 		if len(rest) < wire.HeaderSize {
@@ -84,6 +91,14 @@ func (r *Reply) FromServer(b []byte) ReplyOrder {
 			}
 			r.Hidden--
 			return ReplyOrder{Verb: Drop, At: n, N: size}
+		}
+		if h.Type == 'C' && begins {
+			if len(rest) < size {
+				return r.hold(b, n)
+			}
+			begins = false
+			n += size
+			continue
 		}
 		switch h.Type {
 		case 'S', 'A': // of the standby's own; the client has the primary's
@@ -149,9 +164,13 @@ func (r *Reply) pass(b []byte) ReplyOrder {
 		size := h.Size()
 		switch h.Type {
 		case 'Z':
+			if h.Length != 5 {
+				return r.stop(n, ReplyOrder{Verb: Lost, Code: wire.CodeProtocolViolation})
+			}
 			if len(rest) < size {
 				return r.stop(n, ReplyOrder{Verb: Need})
 			}
+			r.status = rest[wire.HeaderSize]
 			return ReplyOrder{Verb: Finished, N: n + size}
 		case 'S', 'A':
 			if n > 0 || len(rest) < size {

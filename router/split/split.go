@@ -27,6 +27,9 @@ const (
 	Read
 	// Inject: the primary is to be sent Injection first, whose ParseComplete the client does not get.
 	Inject
+	// TakeOver: the primary is to go on with the transaction block that a standby has. It is to be sent TakeOver first, of whose answer the client gets
+	// nothing, and the block on the standby is to be ended.
+	TakeOver
 )
 
 // Order is what becomes of the first N bytes that were shown.
@@ -50,6 +53,7 @@ type Tracker struct {
 	open  bool // extended messages were passed since the last Sync
 	again bool // the batch in front has been refused by a standby
 	batch batch
+	block block
 	known statements
 	// injected is the Parse that the primary lacks.
 	injected []byte
@@ -81,10 +85,13 @@ func (t *Tracker) FromClient(b []byte, idle bool) Order {
 	if h.CheckClient(false) != nil {
 		return Order{Pass, len(b)} // the session's machine refuses it
 	}
-	if !t.open && idle && !t.again && t.state.pin == Unpinned {
+	if !t.open && idle && !t.again && t.state.pin == Unpinned && h.Type != 'X' {
 		if o := t.candidate(b); o.Verb != 0 {
 			return o
 		}
+	}
+	if t.block.open && h.Type != 'X' {
+		return Order{Verb: TakeOver}
 	}
 	return t.pass(b, h, idle)
 }
@@ -103,8 +110,9 @@ func (t *Tracker) candidate(b []byte) Order {
 	return Order{Read, n}
 }
 
-// Done is called when the batch that Read named has been answered by a standby.
-func (t *Tracker) Done() {
+// Done is called when the batch that Read named has been answered by a standby. status is that of its ReadyForQuery.
+func (t *Tracker) Done(status byte) {
+	t.blockAfter(status)
 	if text := t.batch.unnamed; text != nil {
 		t.known.read(text, t.batch.verdict)
 	} else if t.batch.text != nil {

@@ -35,7 +35,7 @@ func send(t *testing.T, tr *Tracker, b []byte) string {
 			if o.N != len(b) {
 				t.Fatalf("%d of %d bytes", o.N, len(b))
 			}
-			tr.Done()
+			tr.Done('I')
 			return "standby"
 		case Pass:
 			idle = false
@@ -247,7 +247,7 @@ func TestTheUnnamedStatementIsWhereItIsUsed(t *testing.T) {
 		if hidden != want || want > 0 && string(out) != string(join(rt.Message('C', []byte("Sa\x00")), rt.Parse("a", "SELECT 1"))) {
 			t.Errorf("%d hidden: %q", hidden, out)
 		}
-		tr.Done()
+		tr.Done('I')
 	}
 }
 
@@ -280,7 +280,7 @@ func TestNoAllocations(t *testing.T) {
 	read, write := extended("SELECT s FROM t WHERE n = $1"), query("UPDATE t SET n = 1 WHERE n = 2")
 	if n := testing.AllocsPerRun(100, func() {
 		tr.FromClient(read, true)
-		tr.Done()
+		tr.Done('I')
 		tr.FromClient(write, true)
 	}); n != 0 {
 		t.Errorf("%v allocations for a read and a write", n)
@@ -317,7 +317,7 @@ func FuzzTracker(f *testing.F) {
 					continue
 				} else if o.Verb == Read {
 					tr.Prepare(nil, map[string]uint64{})
-					tr.Done()
+					tr.Done('I')
 				}
 				passed += o.N
 				held = append([]byte(nil), held[o.N:]...)

@@ -1,0 +1,105 @@
+package router
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"howdah/router/route"
+	"howdah/router/topology"
+)
+
+// A READ ONLY block on a standby: split.Tracker says which, deal (split.go) carries it out batch by batch, and here is what differs from single reads.
+
+// atWork reports whether a standby carries something out for the session, or has a transaction block of its. The client's lock is held; a may be nil.
+func (a *auto) atWork() bool { return a != nil && (a.busy || a.block) }
+
+// inBlock reports whether a standby has a transaction block of the session's. The client's lock is held; a may be nil.
+func (a *auto) inBlock() bool { return a != nil && a.block }
+
+// blockStandby returns the standby that has the session's block, if that may go on there.
+func (a *auto) blockStandby(t *topology.Topology) *reader {
+	rd := a.reader
+	if rd == nil {
+		return nil
+	}
+	if keep, _ := rd.kept(t); !keep {
+		a.drop()
+		return nil
+	}
+	if a.consistency() == route.Strict {
+		a.offer(t, rd)
+		if a.c.r.reads.Choose(context.Background(), &a.mark, route.Strict, a.readers, bound(t)) < 0 {
+			return nil
+		}
+	}
+	return rd
+}
+
+// mayBegin reports whether a block that the next batch begins may run on the standby. One that is READ COMMITTED only by default is asked about: the default
+// may be a setting of the role, the database or the server.
+func (a *auto) mayBegin(rd *reader) bool {
+	begins, byDefault := a.tracker.BeginsBlock()
+	if !begins || !byDefault {
+		return true
+	}
+	if rd.isolation == "" || rd.isolationOf != rd.version {
+		level, err := rd.setting("default_transaction_isolation")
+		if err != nil {
+			a.c.log.Debug("a standby did not say its default_transaction_isolation", zap.String("member", rd.member), zap.Error(err))
+			a.drop()
+			return false
+		}
+		rd.isolation, rd.isolationOf = level, rd.version
+	}
+	return rd.isolation == "read committed" || rd.isolation == "read uncommitted"
+}
+
+// takeOver has the primary go on with the block that a standby has. The client's next message follows it without waiting for its answer.
+func (a *auto) takeOver(p *pump) error {
+	a.c.mu.Lock()
+	if a.c.ending != nil {
+		a.c.mu.Unlock()
+		return errEnded
+	}
+	a.c.machine.HideBlock()
+	message := a.tracker.TakeOver()
+	a.block = false
+	a.c.mu.Unlock()
+	a.seen = true // what the primary shows it now a standby may lack
+	if _, err := p.dst.Write(message); err != nil {
+		return errSink{err}
+	}
+	a.rollBack()
+	return nil
+}
+
+// rollBack ends the transaction block that the session's standby has, if it still has one.
+func (a *auto) rollBack() {
+	if a.reader == nil {
+		return
+	}
+	if err := a.reader.exec([]byte("ROLLBACK"), nil); err != nil {
+		a.drop()
+	}
+}
+
+// setting asks for the value of a setting.
+func (rd *reader) setting(name string) (string, error) {
+	value, rows := "", 0
+	err := rd.exec([]byte("SHOW "+name), func(row []byte) error {
+		if len(row) < 6 || binary.BigEndian.Uint16(row) != 1 || uint64(binary.BigEndian.Uint32(row[2:])) != uint64(len(row)-6) {
+			return errors.New("a row is not what was asked for")
+		}
+		value = string(row[6:])
+		rows++
+		return nil
+	})
+	if err == nil && rows != 1 {
+		err = fmt.Errorf("%d rows for the setting %s", rows, name)
+	}
+	return value, err
+}

@@ -1,0 +1,67 @@
+package split
+
+import (
+	"bytes"
+
+	"howdah/router/route/statement"
+)
+
+// block is a READ ONLY transaction block that a standby carries out for the session. Only READ COMMITTED ones are, for those can be gone on with on the
+// primary at any statement: each has a snapshot of its own, and the block can neither have written anything nor hold anything that the primary lacks.
+type block struct {
+	open bool
+	// failed: a statement in it has failed, and the client knows.
+	failed bool
+	// begin is the text that began it.
+	begin []byte
+}
+
+// takes reports whether a statement of the batch may be carried out by a standby, given those before it, and takes in what it does to the block.
+func (c *batch) takes(v *statement.Verdict, text []byte, t *Tracker) bool {
+	switch {
+	case c.ends:
+		return false // what follows a block is judged when the block has ended
+	case reads(v):
+		return !t.refuses(text)
+	case v.Statements != 1 || v.Is(statement.FlagOpaque):
+		return false
+	case t.block.open || c.begin != nil:
+		c.ends = v.Block && (v.Kind == statement.Commit || v.Kind == statement.Rollback)
+		return c.ends
+	}
+	if c.statements > 0 || !v.BeginsStandbyBlock() || v.Isolation > statement.ReadCommitted {
+		return false
+	}
+	c.begin, c.isolation = text, v.Isolation
+	return true
+}
+
+// InBlock reports whether a standby has a transaction block of the session's.
+func (t *Tracker) InBlock() bool { return t.block.open }
+
+// BeginsBlock reports whether the batch that Read named begins a transaction block, and whether that is READ COMMITTED only if the session's
+// default_transaction_isolation is.
+func (t *Tracker) BeginsBlock() (begins, byDefault bool) {
+	return t.batch.begin != nil, t.batch.isolation == 0
+}
+
+// blockAfter takes in the transaction status of the standby after a batch.
+func (t *Tracker) blockAfter(status byte) {
+	if t.batch.begin != nil {
+		t.block.begin = append(t.block.begin[:0], t.batch.begin...)
+	}
+	t.block.open, t.block.failed = status != 'I', status == 'E'
+}
+
+// failBlock makes a block fail as one has that failed on a standby. The line break ends a comment that the text of BEGIN may end in.
+const failBlock = "\n;ROLLBACK TO SAVEPOINT the_block_failed_on_a_standby"
+
+// TakeOver returns what TakeOver is about: a Query that begins, on the primary, the block that the standby has. From then on the primary is taken to have it.
+func (t *Tracker) TakeOver() []byte {
+	text := bytes.Clone(t.block.begin)
+	if t.block.failed {
+		text = append(text, failBlock...)
+	}
+	t.block.open = false
+	return appendMessage(nil, 'Q', append(text, 0))
+}
