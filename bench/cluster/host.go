@@ -33,7 +33,14 @@ type Host struct {
 
 	mu     sync.Mutex
 	frozen bool
+
+	// entering is held while a thread enters the namespace, and by close: an HTTP client dials in goroutines that nobody waits for.
+	entering sync.RWMutex
+	closed   bool
 }
+
+// errClosed is a connection from a host that is no more.
+var errClosed = errors.New("the host is closed")
 
 // errFrozen is a start on a frozen host: nothing starts there, and whoever forks into its control group hangs.
 var errFrozen = errors.New("the host is frozen")
@@ -73,6 +80,9 @@ func (h *Host) close() {
 		close(h.starts)
 		h.starts = nil
 	}
+	h.entering.Lock()
+	defer h.entering.Unlock()
+	h.closed = true
 	for _, f := range []*os.File{h.netns, h.groupFile} {
 		if f != nil {
 			_ = f.Close()
@@ -112,7 +122,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 			return
 		}
 		defer own.Close()
-		if err := unix.Setns(int(h.netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err := h.enter(); err != nil {
 			answers <- answer{err: err}
 			return
 		}
@@ -126,6 +136,16 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	}()
 	a := <-answers
 	return a.conn, a.err
+}
+
+// enter has the calling thread enter the host's network namespace.
+func (h *Host) enter() error {
+	h.entering.RLock()
+	defer h.entering.RUnlock()
+	if h.closed {
+		return errClosed
+	}
+	return unix.Setns(int(h.netns.Fd()), unix.CLONE_NEWNET)
 }
 
 // setFrozen stops every process of the host at once, or lets them go on.
