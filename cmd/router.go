@@ -64,7 +64,7 @@ func (c *Router) Declare(s *options.Set) {
 	s.String(&c.ListenRO, "listen-ro", "where clients connect that only read", address)
 	s.String(&c.APIListen, "api-listen", "where /health, /metrics and /status are", address)
 	s.Bool(&c.ReusePort, "so-reuseport", "another router may listen at the same addresses, to take over while this one drains (SO_REUSEPORT)")
-	s.Duration(&c.FailoverWait, "failover-wait", "how long a new session waits for a server", 0, anyTime)
+	s.Duration(&c.FailoverWait, "failover-wait", "how long a new session waits for a server, and a running one before a transaction on a primary that is about to stop", 0, anyTime)
 	s.Int(&c.MaxClients, "max-clients", "how many sessions are admitted", 0, anyNumber)
 	s.String((*string)(&c.Consistency), "consistency", "what reads must see whose session does not say (howdah.consistency): eventual, session or strict")
 	s.Bool(&c.StatementRouting, "statement-routing", "sessions of route auto read from standbys, statement by statement")

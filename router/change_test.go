@@ -112,13 +112,17 @@ func TestStoppingPrimaryHoldsNewSessions(t *testing.T) {
 	primary := rt.Primary("one", one.Address(), 1)
 	g.know.Hear(primary)
 	running, server := g.session(t, route.Auto, one)
+	running.Send(rt.Query("BEGIN"))
+	server.Expect(rt.Query("BEGIN"))
+	server.Send(rt.Complete("BEGIN"), rt.Ready('T'))
+	running.Expect(rt.Complete("BEGIN"), rt.Ready('T'))
 	primary.Stopping = true
 	g.know.Hear(primary)
 	until(t, "the stop to be known", func() bool { return g.Status().Primary == "" })
 	c := g.client(t, route.Auto)
 	c.Send(rt.Startup("user", "bob"))
 	until(t, "the session to wait", func() bool { return g.count("waiting") == 1 })
-	// The running one goes on while the server does.
+	// A transaction goes on while the server does.
 	running.Send(rt.Query("COMMIT"))
 	server.Expect(rt.Query("COMMIT"))
 	server.Send(rt.Complete("COMMIT"), rt.Ready('I'), rt.Fatal("57P01", "terminating connection due to administrator command"))

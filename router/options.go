@@ -42,7 +42,8 @@ type Options struct {
 	// ServerTLSCertFile and ServerTLSKeyFile are the certificate that is shown to servers that ask for one (clientcert in pg_hba.conf); both or none.
 	ServerTLSCertFile, ServerTLSKeyFile string
 
-	// FailoverWait is how long a new session waits for a server before it is refused with 57P03.
+	// FailoverWait is how long a new session waits for a server before it is refused with 57P03, and for how long a primary that is about to stop is
+	// given no new transactions.
 	FailoverWait time.Duration
 	// LoginTimeout bounds the startup packet, and after it the authentication. PostgreSQL's
 	// authentication_timeout has the same default.

@@ -83,10 +83,13 @@ func (a *account) wait(resumed <-chan struct{}) bool {
 	}
 }
 
-// mustWait returns what is closed when a session that would begin a transaction with a message of this type may do so; nil if it may now. The
-// client's lock is held. A goodbye begins nothing.
+// mustWait returns what is closed when a session that would begin a transaction with a message of this type may do so, or is to ask again; nil if it
+// may now. It waits while the router is paused, and while its primary is about to stop. The client's lock is held. A goodbye begins nothing.
 func (c *client) mustWait(first byte) <-chan struct{} {
 	resumed := c.r.gate.held()
+	if resumed == nil {
+		resumed = c.r.stops.held(c.backend)
+	}
 	if resumed == nil || first == 'X' || !c.machine.Idle() || c.auto.inBlock() {
 		return nil
 	}

@@ -93,11 +93,13 @@ func (r *Router) learnOnce() {
 	}, r.sessions.memory)
 	r.sessions.memory = mem
 	before := r.picture.now.Load()
+	letGo := r.stops.learn(&t, r.now(), r.live().FailoverWait, r.log)
 	r.picture.set(&t)
 	servers := askable(&t)
 	r.own.Set(servers)
 	r.reads.Set(servers)
 	r.sweep(&t)
+	letGo()
 	r.note(before, &t)
 }
 

@@ -60,6 +60,7 @@ type Router struct {
 	events   eventLog
 	metrics  *metrics
 	gate     gate
+	stops    stops
 	// changed is what live returns; applying is held by who changes it.
 	changed  atomic.Pointer[Options]
 	applying sync.Mutex
