@@ -19,10 +19,12 @@ type prepared struct {
 	text       []byte
 	verdict    statement.Verdict
 	generation uint64
-	// fresh: the server has not shown yet that it took the Parse.
+	// fresh: the server has not shown yet that it took the Parse, which was sent in that batch.
 	fresh bool
-	// Of the unnamed one: known, and whether it is the primary that has it.
-	known, onPrimary bool
+	batch uint64
+	// Of the unnamed one: known, and whether it is the primary that has it; injected: the primary was sent its Parse in this batch. It may have
+	// skipped that after an error, so what it was sent counts for no other batch.
+	known, onPrimary, injected bool
 }
 
 func (p *prepared) sure() bool { return !p.fresh }
@@ -34,6 +36,10 @@ type statements struct {
 	bytes   int
 	fresh   []string
 	last    uint64 // generation
+
+	batch uint64
+	// unsure: a fresh one was bound in a later batch than its Parse. If anything failed, that Parse may be what did, and the name stand for something else.
+	unsure bool
 }
 
 // find returns the statement of that name; nil if it is not known.
@@ -86,7 +92,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 
 func (s *statements) set(p *prepared, body []byte, v statement.Verdict) {
 	s.last++
-	p.text, p.verdict, p.generation = append(p.text[:0], body...), v, s.last
+	p.text, p.verdict, p.generation, p.batch = append(p.text[:0], body...), v, s.last, s.batch
 }
 
 // read takes in that a standby has carried out a batch with that Parse of the unnamed statement.
@@ -122,11 +128,12 @@ func (s *statements) confirm() {
 		}
 	}
 	s.fresh = s.fresh[:0]
-	s.unnamed.fresh = false
+	s.unnamed.fresh, s.unsure = false, false
 }
 
-// doubt takes in an error: what was parsed lately may not be there, and a name may still stand for what it stood for.
-func (s *statements) doubt() {
+// doubt takes in an error: what was parsed lately may not be there, and a name may still stand for what it stood for. It reports whether such a name
+// has been used already.
+func (s *statements) doubt() (used bool) {
 	for _, name := range s.fresh {
 		if p := s.named[name]; p != nil {
 			s.bytes -= len(p.text)
@@ -137,4 +144,6 @@ func (s *statements) doubt() {
 	if s.unnamed.fresh {
 		s.unnamed.known = false
 	}
+	used, s.unsure = s.unsure, false
+	return used
 }

@@ -78,6 +78,9 @@ func (t *Tracker) FromClient(b []byte, idle bool) Order {
 		return Order{Verb: More}
 	}
 	if idle && !t.open {
+		if t.state.failed {
+			t.doubt() // also what was sent behind the error and skipped
+		}
 		t.state.settle()
 		t.known.confirm()
 	}
@@ -127,7 +130,7 @@ func (t *Tracker) Refuse() { t.again = true }
 func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	size := h.Size()
 	switch h.Type {
-	case 'Q', 'P', 'B', 'D', 'E':
+	case 'Q', 'P', 'B', 'D', 'E', 'C':
 		if len(b) < min(size, t.Longest) {
 			return Order{Verb: More}
 		}
@@ -148,7 +151,7 @@ func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 // lacksUnnamed reports a Bind or Describe of the unnamed statement where only a standby has it.
 func (t *Tracker) lacksUnnamed(typ byte, body []byte) bool {
 	u := &t.known.unnamed
-	if u.onPrimary || !u.known {
+	if u.onPrimary || u.injected || !u.known {
 		return false
 	}
 	name, ok := statementOf(typ, body)
@@ -159,9 +162,9 @@ func (t *Tracker) lacksUnnamed(typ byte, body []byte) bool {
 	return true
 }
 
-// Injection returns what Inject is about; from then on the primary is taken to have it.
+// Injection returns what Inject is about; up to the next Sync the primary is taken to have it.
 func (t *Tracker) Injection() []byte {
-	t.known.unnamed.onPrimary = true
+	t.known.unnamed.injected = true
 	return t.injected
 }
 
@@ -174,7 +177,8 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 		}
 		t.open = true
 	case 'S':
-		t.open = false
+		t.open, t.known.unnamed.injected = false, false
+		t.known.batch++
 	}
 	switch typ {
 	case 'Q':
@@ -189,6 +193,7 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 	case 'B':
 		name, ok := statementOf('B', body)
 		if p := t.known.find(name, ok); p != nil {
+			t.known.unsure = t.known.unsure || p.fresh && p.batch != t.known.batch
 			t.state.runPrepared(p)
 			if t.state.lastForgets() {
 				t.known.forget()
@@ -208,7 +213,13 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 // ServerError is called for each ErrorResponse of the primary: statements of the batch may not have come into being.
 func (t *Tracker) ServerError() {
 	t.state.failed = true
-	t.known.doubt()
+	t.doubt()
+}
+
+func (t *Tracker) doubt() {
+	if t.known.doubt() {
+		t.state.runUnknown()
+	}
 }
 
 // Notified is called for each NotificationResponse of the primary: who is told of a commit may look for it.

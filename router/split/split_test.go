@@ -179,6 +179,55 @@ func TestAfterAnError(t *testing.T) {
 	}
 }
 
+// What was sent behind an error was skipped, and what a name stands for is known only once that is.
+func TestWhatTheServerSkipped(t *testing.T) {
+	pass := func(tr *Tracker, batches ...[]byte) (injected int) {
+		for b := join(batches...); len(b) > 0; {
+			if o := tr.FromClient(b, false); o.Verb == Inject {
+				tr.Injection()
+				injected++
+			} else {
+				b = b[o.N:]
+			}
+		}
+		return injected
+	}
+	sync := rt.Message('S')
+	bind := func(name string) []byte { return join(rt.Bind("", name), rt.Execute(""), sync) }
+
+	tr := newTracker() // the second Parse fails, for there is one of that name, and the first is executed
+	pass(tr, join(rt.Parse("a", "CREATE TEMP TABLE x (n int)"), sync), join(rt.Parse("a", "SELECT 1"), sync), bind("a"))
+	tr.ServerError()
+	if got := send(t, tr, query("SELECT 1")); got != "primary" {
+		t.Error("a temporary table is not seen")
+	}
+
+	tr = newTracker() // the Parse that was injected is skipped, so the next batch needs one of its own
+	send(t, tr, extended("SELECT 1"))
+	if n := pass(tr, join(rt.Message('D', []byte("Sno\x00")), rt.Bind("", ""), rt.Execute(""), sync), bind(""), bind("")); n != 3 {
+		t.Errorf("%d are injected for three batches", n)
+	}
+
+	tr = newTracker() // the server has skipped the second, without another error
+	pass(tr, join(rt.Parse("a", "SELEC 1")))
+	tr.ServerError()
+	pass(tr, join(rt.Parse("b", "SELECT 1"), sync))
+	if got := send(t, tr, bind("b")); got != "primary" {
+		t.Errorf("a statement that is not there goes to the %s", got)
+	}
+
+	tr = newTracker() // a Close in two pieces
+	send(t, tr, join(rt.Parse("a", "SELECT 1"), sync))
+	b := join(rt.Message('C', []byte("Sa\x00")), sync)
+	if o := tr.FromClient(b[:6], true); o.Verb == Pass {
+		b = b[o.N:]
+	}
+	pass(tr, b)
+	if got := send(t, tr, bind("a")); got != "primary" {
+		t.Errorf("a statement that was closed goes to the %s", got)
+	}
+}
+
 func TestSettingsFollow(t *testing.T) {
 	for name, c := range map[string]struct {
 		sent []string
