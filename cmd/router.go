@@ -59,7 +59,7 @@ func (c *Router) Declare(s *options.Set) {
 	s.Group("Router")
 	declareCluster(s, &c.Cluster)
 	declareName(s, &c.Name, "this router's name, unique among members and routers")
-	s.String(&c.Listen, "listen", "where clients connect that choose their route themselves", address)
+	s.String(&c.Listen, "listen", "where clients connect that choose their route themselves (howdah.route), or leave it to the router", address)
 	s.String(&c.ListenRW, "listen-rw", "where clients connect that want the primary", address)
 	s.String(&c.ListenRO, "listen-ro", "where clients connect that only read", address)
 	s.String(&c.APIListen, "api-listen", "where /health, /metrics and /status are", address)

@@ -159,7 +159,7 @@ func TestSettingsThatWaitForARestartAreMarkedAndNamed(t *testing.T) {
 	for _, want := range []string{
 		"a        primary   running ",
 		"b        standby   streaming *",
-		"\n* b, c: waiting for a restart of PostgreSQL: max_connections, shared_buffers\n  run: howdah restart --cluster main\n",
+		"\n* b, c: waiting for a restart of PostgreSQL: max_connections, shared_buffers\n  run: howdah restart --pending --cluster main --api-token-file FILE\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("want %q in\n%s", want, got)

@@ -95,7 +95,7 @@ func (p Picture) restarts() string {
 		fmt.Fprintf(&b, "\n* %s: waiting for a restart of PostgreSQL: %s\n", strings.Join(byNames[names], ", "), names)
 	}
 	if b.Len() > 0 {
-		fmt.Fprintf(&b, "  run: howdah restart --cluster %s\n", oneLine(p.Cluster))
+		fmt.Fprintf(&b, "  run: howdah restart --pending --cluster %s --api-token-file FILE\n", oneLine(p.Cluster))
 	}
 	return b.String()
 }
