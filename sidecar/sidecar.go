@@ -91,7 +91,9 @@ func New(o Options, d Deps) (*Sidecar, error) {
 func (s *Sidecar) Run(ctx context.Context) error {
 	l := s.loop
 	defer l.keeper.file.close()
-	if err := s.settle(ctx); err != nil {
+	if err := s.settle(ctx); errors.Is(err, context.Canceled) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
