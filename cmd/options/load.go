@@ -42,6 +42,7 @@ func (s *Set) Load(from Sources) error {
 		data, err := from.ReadFile(name)
 		if err != nil {
 			found = append(found, Problem{From: nameFrom, Advice: err.Error()})
+			s.partial = true // what seems to be missing may stand there
 		} else {
 			found = append(found, s.readYAML(name, data, from)...)
 		}
@@ -146,7 +147,7 @@ func (s *Set) readYAML(file string, data []byte, from Sources) Problems {
 }
 
 func (s *Set) unread(file, why string) Problems {
-	s.failed = true
+	s.partial = true // what seems to be missing may stand there
 	return Problems{{From: file, Advice: why}}
 }
 

@@ -64,6 +64,20 @@ func load(t testing.TB, args, environ []string, file string) (sample, error) {
 	})
 }
 
+// What seems to be missing may stand in the file that cannot be read.
+func TestAFileThatCannotBeReadIsTheOnlyMistake(t *testing.T) {
+	for name, c := range map[string]struct{ args, file, want string }{
+		"no file":  {"--config=/etc/nope.yaml", "", "flag --config: open /etc/nope.yaml: no such file or directory"},
+		"no YAML":  {"--config=/etc/howdah.yaml", "name: [", "/etc/howdah.yaml: "},
+		"no pairs": {"--config=/etc/howdah.yaml", "name", "/etc/howdah.yaml: want one `key: value` on each line"},
+	} {
+		_, err := load(t, []string{c.args}, nil, c.file)
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "is required") {
+			t.Errorf("%s: want %q and no more, got %v", name, c.want, err)
+		}
+	}
+}
+
 func TestEachSourceGoesBeforeTheNext(t *testing.T) {
 	const file = "name: file\nlog_level: debug\nfailover_wait: 5s\nmax_clients: 7\n"
 	environ := []string{"HOWDAH_NAME=environment", "HOWDAH_LOG_LEVEL=warn", "HOWDAH_FAILOVER_WAIT=6s", "PATH=/bin", "HOWDAH_MAX_CLIENTS="}
