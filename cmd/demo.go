@@ -24,6 +24,8 @@ const demoLong = `Runs a whole cluster on this machine to try things on: members
 Consul's place. All of it ends with Ctrl-C; the data stay, and the next start uses them again. Nothing listens on
 other addresses than loopback unless an option says so. It is not made for production: run a sidecar on each machine for that.`
 
+const demoExample = "howdah demo --fresh"
+
 // Demo runs a cluster on this machine.
 type Demo struct {
 	// Dir holds everything; Fresh deletes what an earlier demo left in it.
@@ -81,6 +83,9 @@ func (c *Demo) Declare(s *options.Set) {
 // Validate returns every mistake at once.
 func (c *Demo) Validate() error { return options.Validate(c) }
 
+// consoleUser may use the router's console; the file with its password has the same name.
+const consoleUser = "admin"
+
 // demoStopTimeout is what the cluster has to end in order, before what is left of it is killed.
 const demoStopTimeout = 45 * time.Second
 
@@ -107,10 +112,10 @@ func (c *Demo) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	if err := d.instruct(primary); err != nil {
+	if err := d.instruct(); err != nil {
 		return err
 	}
-	d.watch(ctx)
+	d.watch(ctx, primary)
 	return nil
 }
 
@@ -153,10 +158,14 @@ func (c *Demo) prepare(ctx context.Context, p *place) (_ *local.Cluster, closeLo
 	cluster, err := local.New(local.Options{
 		Binary: self, Dir: p.dir, BinDir: bin, Cluster: name, Members: members, Consul: address, ConsulTokenFile: c.ConsulTokenFile,
 		RouterListen: c.RouterListen, RouterReadOnly: c.RouterROListen,
+		RouterFlags: []string{"--admin-users", consoleUser, "--admin-password-file", filepath.Join(p.dir, "secrets", consoleUser)},
 		// A Consul elsewhere cannot check what listens on our loopback.
 		MemberFlags: []string{"--register-service=" + fmt.Sprint(c.Consul == "")},
 		Log:         zap.NewNop(),
 	})
+	if err == nil {
+		err = cluster.AddSecret(consoleUser, rand.Text())
+	}
 	if err != nil {
 		closeLock()
 		return nil, nil, err

@@ -66,8 +66,12 @@ func (p *place) open() (*os.File, error) {
 }
 
 func (p *place) take(fresh bool) error {
-	if err := unix.Flock(int(p.marker.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("dir: another demo runs in %s; stop it first (Ctrl-C), or choose another --dir: %w", p.dir, err)
+	err := unix.Flock(int(p.marker.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return fmt.Errorf("dir: another demo runs in %s; stop it first (Ctrl-C), or choose another --dir", p.dir)
+	case err != nil:
+		return fmt.Errorf("dir: %s cannot be locked: %w", p.marker.Name(), err)
 	}
 	if info, err := p.marker.Stat(); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"howdah/cmd/options"
 	"howdah/cmd/statustable"
 	"howdah/consul/schema"
 	"howdah/sidecar/local"
@@ -35,6 +36,8 @@ type demo struct {
 	said map[string]string
 	// seen is the time of the newest event shown of each recorder.
 	seen map[string]schema.Instant
+	// passLines is what the password file holds.
+	passLines string
 }
 
 func (d *demo) welcome() {
@@ -97,54 +100,77 @@ func (d *demo) once(key, text, said string) {
 }
 
 // instruct writes the password file and prints what can be done with the cluster.
-func (d *demo) instruct(primary *local.Member) error {
-	passfile := filepath.Join(d.place.dir, "pgpass")
-	rw, ro := connectable(d.c.RouterListen), connectable(d.c.RouterROListen)
-	password, err := d.cluster.Secret("superuser")
-	if err != nil {
-		return err
-	}
-	if err := writePassfile(passfile, password, rw, ro); err != nil {
+func (d *demo) instruct() error {
+	if err := d.keepPassfile(); err != nil {
 		return err
 	}
 	bin := d.c.BinDir
 	if bin == "" {
+		var err error
 		if bin, err = local.FindBinDir(context.Background()); err != nil {
 			return err
 		}
 	}
 	psql, pgbench := program(bin, "psql"), program(bin, "pgbench")
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	access := "--cluster " + d.cluster.Name() + " --consul-addr " + d.cluster.Consul()
-	if f := d.c.ConsulTokenFile; f != "" {
-		access += " --consul-token-file " + quoted(f)
-	}
+	rw, ro := connectable(d.c.RouterListen), connectable(d.c.RouterROListen)
+	write, read := connURL("postgres", rw, "postgres", d.passfile()), connURL("postgres", ro, "postgres", d.passfile())
 	d.show.say(`
 Connect:
   %s %q
   %s %q   (reads only)
+  %s %q -c "SHOW POOLS"   (the router's console; SHOW HELP)
 Load:
   %s -i -s 10 %q
   %s -c 8 -T 60 -P 5 %q
-Break it (%s is the primary now):
-  kill -9 $(head -1 %s)   (its PostgreSQL)
-  kill -9 %d %d   (all of it: launcher, sidecar, and with them PostgreSQL; the demo starts it again, as systemd would)
-  %s switchover %s --api-token-file %s
+In another terminal:
+  export %s
+  howdah status; howdah why; howdah history; howdah config
+  howdah switchover
+  howdah --help
 Look: logs are in %s
 Ctrl-C ends everything and keeps the data.
 `,
-		psql, connURL(rw, passfile), psql, connURL(ro, passfile),
-		pgbench, connURL(rw, passfile), pgbench, connURL(rw, passfile),
-		primary.Name, quoted(filepath.Join(primary.DataDir, "postmaster.pid")), primary.LaunchPID(), primary.SidecarPID(), quoted(self), access, quoted(d.cluster.SecretFile("api.token")),
-		filepath.Join(d.place.dir, "log"))
+		psql, write, psql, read, psql, connURL(consoleUser, rw, "howdah", d.passfile()),
+		pgbench, write, pgbench, write, strings.Join(d.environment(), " "), filepath.Join(d.place.dir, "log"))
 	return nil
 }
 
-// watch shows the cluster until ctx ends.
-func (d *demo) watch(ctx context.Context) {
+// environment is what a shell needs so that howdah's commands are about this cluster.
+func (d *demo) environment() []string {
+	file := options.EnvironmentName("api-token-file") + "=" + quoted(d.cluster.SecretFile("api.token"))
+	all := []string{
+		"PATH=" + quoted(filepath.Dir(d.cluster.Binary())) + ":$PATH", options.EnvironmentName("cluster") + "=" + d.cluster.Name(),
+		options.EnvironmentName("consul-addr") + "=" + quoted(d.cluster.Consul()), file,
+	}
+	if f := d.c.ConsulTokenFile; f != "" {
+		all = append(all, options.EnvironmentName("consul-token-file")+"="+quoted(f))
+	}
+	return all
+}
+
+func (d *demo) passfile() string { return filepath.Join(d.place.dir, "pgpass") }
+
+// keepPassfile writes the password file, again whenever a password has changed.
+func (d *demo) keepPassfile() error {
+	superuser, err := d.cluster.Secret("superuser")
+	console, err2 := d.cluster.Secret(consoleUser)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	rw, ro := connectable(d.c.RouterListen), connectable(d.c.RouterROListen)
+	lines, err := passLines(passLine{rw, "*", "postgres", superuser}, passLine{ro, "*", "postgres", superuser}, passLine{rw, "howdah", consoleUser, console})
+	if err != nil || lines == d.passLines {
+		return err
+	}
+	if err := writePassfile(d.passfile(), lines); err != nil {
+		return err
+	}
+	d.passLines = lines
+	return nil
+}
+
+// watch shows the cluster until ctx ends. What it takes to break the primary is said anew whenever that has changed.
+func (d *demo) watch(ctx context.Context, primary *local.Member) {
 	t := time.NewTicker(demoLookEvery)
 	defer t.Stop()
 	for {
@@ -153,10 +179,19 @@ func (d *demo) watch(ctx context.Context) {
 			return
 		}
 		d.events(ctx)
+		if err := d.keepPassfile(); err != nil {
+			d.once("passfile", "the password file is not kept: "+err.Error(), err.Error())
+		}
+		if p := look.Primary(); p != nil {
+			primary = p
+		}
 		if d.show.terminal() {
-			d.show.set(d.table(look))
+			d.show.set(d.table(look, primary))
 		} else {
 			d.tell(look)
+			if text, is := breaks(primary); is {
+				d.once("break", text, text)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -189,8 +224,19 @@ func (d *demo) events(ctx context.Context) {
 	}
 }
 
+// breaks is how to break the primary; there is none where its PostgreSQL does not run.
+func breaks(m *local.Member) (text string, is bool) {
+	postmaster, err := m.Postmaster()
+	if err != nil || m.LaunchPID() == 0 || m.SidecarPID() == 0 {
+		return "", false
+	}
+	all := fmt.Sprintf("kill -9 %d %d", m.LaunchPID(), m.SidecarPID())
+	return fmt.Sprintf("Break it (%s is the primary now):\n  %-*s   its PostgreSQL\n  %s   all of it; the demo starts it again, as systemd would",
+		m.Name, len(all), fmt.Sprintf("kill -9 %d", postmaster), all), true
+}
+
 // table is the status table and, beneath it, what to kill.
-func (d *demo) table(look local.Look) string {
+func (d *demo) table(look local.Look, primary *local.Member) string {
 	var answers []statustable.Answer
 	for _, a := range look {
 		answer := statustable.Answer{Member: a.Member.Name}
@@ -207,13 +253,18 @@ func (d *demo) table(look local.Look) string {
 		return err.Error()
 	}
 	b.WriteString("\n")
+	if text, is := breaks(primary); is {
+		b.WriteString(text + "\n")
+	}
 	for _, m := range d.cluster.Members() {
-		postmaster, err := m.Postmaster()
-		line := fmt.Sprintf("%s: PostgreSQL %d, launcher %d, sidecar %d", m.Name, postmaster, m.LaunchPID(), m.SidecarPID())
-		if err != nil {
-			line = fmt.Sprintf("%s: no PostgreSQL, launcher %d, sidecar %d", m.Name, m.LaunchPID(), m.SidecarPID())
+		if m == primary {
+			continue
 		}
-		b.WriteString(line + "\n")
+		running := "no PostgreSQL"
+		if postmaster, err := m.Postmaster(); err == nil {
+			running = fmt.Sprintf("PostgreSQL %d", postmaster)
+		}
+		fmt.Fprintf(&b, "%s: %s, launcher %d, sidecar %d\n", m.Name, running, m.LaunchPID(), m.SidecarPID())
 	}
 	return b.String()
 }
@@ -225,12 +276,26 @@ func (d *demo) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), demoStopTimeout)
 	defer cancel()
 	err := d.cluster.Stop(ctx)
-	again := "howdah demo"
-	if d.c.Dir != demoDir() {
-		again += " --dir " + quoted(d.c.Dir)
-	}
-	d.show.say("nothing runs any more. The data are in %s; `%s` goes on with them, with --fresh it begins anew.", d.place.dir, again)
+	d.show.say("%s", farewell(err, d.place.dir, d.again()))
 	return err
+}
+
+// farewell is the demo's last word; an error of the end is printed beneath it.
+func farewell(err error, dir, again string) string {
+	end := "nothing runs any more"
+	if err != nil {
+		end = "not everything ended as it should, see below"
+	}
+	return fmt.Sprintf("%s. The data are in %s; `%s` goes on with them, with --fresh it begins anew.", end, dir, again)
+}
+
+// again is the demo as it was called, by the name and the directory.
+func (d *demo) again() string {
+	called := quoted(os.Args[0]) + " demo"
+	if d.c.Dir != demoDir() {
+		called += " --dir " + quoted(d.c.Dir)
+	}
+	return called
 }
 
 // connectable is where a client of this machine reaches a listener.
@@ -242,27 +307,38 @@ func connectable(listen string) string {
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
-// writePassfile writes a password file for libpq (its format is that of .pgpass), for the superuser at each address.
-func writePassfile(name, password string, addresses ...string) error {
+// passLine is a line of a password file for libpq (its format is that of .pgpass).
+type passLine struct{ address, database, user, password string }
+
+func passLines(all ...passLine) (string, error) {
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 	var b strings.Builder
-	for _, a := range addresses {
-		host, port, err := net.SplitHostPort(a)
+	for _, one := range all {
+		host, port, err := net.SplitHostPort(one.address)
 		if err != nil {
-			return err
+			return "", err
 		}
-		fmt.Fprintf(&b, "%s:%s:*:postgres:%s\n", escape.Replace(host), port, escape.Replace(password))
+		fmt.Fprintf(&b, "%s:%s:%s:%s:%s\n", escape.Replace(host), port, one.database, one.user, escape.Replace(one.password))
 	}
-	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+	return b.String(), nil
+}
+
+// writePassfile replaces a password file at once: psql may just be reading it.
+func writePassfile(name, lines string) error {
+	temporary := name + ".new"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.WriteFile(name, []byte(b.String()), 0o600)
+	if err := os.WriteFile(temporary, []byte(lines), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, name)
 }
 
 // connURL is a connection URL with a password file (libpq, 34.1.1.2). libpq takes a plus sign for itself.
-func connURL(address, passfile string) string {
+func connURL(user, address, database, passfile string) string {
 	escaped := strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(passfile))
-	return "postgresql://postgres@" + address + "/postgres?passfile=" + escaped
+	return "postgresql://" + user + "@" + address + "/" + database + "?passfile=" + escaped
 }
 
 // program is how a program of PostgreSQL's is called from a shell.

@@ -111,19 +111,22 @@ func TestScreen(t *testing.T) {
 func TestPassfileAndURL(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "pgpass")
-	for range 2 { // the second over the first
-		if err := writePassfile(name, `a:b\c`, "127.0.0.1:6432", "[::1]:6433"); err != nil {
+	lines, err := passLines(passLine{"127.0.0.1:6432", "*", "postgres", `a:b\c`}, passLine{"[::1]:6433", "howdah", "admin", "d"})
+	if want := "127.0.0.1:6432:*:postgres:a\\:b\\\\c\n\\:\\:1:6433:howdah:admin:d\n"; err != nil || lines != want {
+		t.Errorf("want %q, got %q (%v)", want, lines, err)
+	}
+	for _, text := range []string{"first", lines} { // the second over the first
+		if err := writePassfile(name, text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b, err := os.ReadFile(name)
-	if want := "127.0.0.1:6432:*:postgres:a\\:b\\\\c\n\\:\\:1:6433:*:postgres:a\\:b\\\\c\n"; err != nil || string(b) != want {
-		t.Errorf("want %q, got %q (%v)", want, b, err)
+	if b, err := os.ReadFile(name); err != nil || string(b) != lines {
+		t.Errorf("it holds %q (%v)", b, err)
 	}
 	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if got := connURL("127.0.0.1:6432", "/a b/pg&pass"); got != "postgresql://postgres@127.0.0.1:6432/postgres?passfile=/a%20b/pg%26pass" {
+	if got := connURL("postgres", "127.0.0.1:6432", "postgres", "/a b/pg&pass"); got != "postgresql://postgres@127.0.0.1:6432/postgres?passfile=/a%20b/pg%26pass" {
 		t.Error(got)
 	}
 	for in, want := range map[string]string{"/a/b": "/a/b", "/a b": "'/a b'", "it's": `'it'\''s'`, "": "''"} {
@@ -220,7 +223,8 @@ func TestDemo(t *testing.T) {
 
 	d := startDemo(t, binary, args...)
 	d.await(t, "Ctrl-C ends everything")
-	rw, ro := connURL(free[0], filepath.Join(dir, "pgpass")), connURL(free[1], filepath.Join(dir, "pgpass"))
+	passfile := filepath.Join(dir, "pgpass")
+	rw, ro := connURL("postgres", free[0], "postgres", passfile), connURL("postgres", free[1], "postgres", passfile)
 	if !strings.Contains(d.out.String(), rw) || !strings.Contains(d.out.String(), ro) {
 		t.Errorf("the addresses are not shown:\n%s", d.out)
 	}
@@ -232,11 +236,28 @@ func TestDemo(t *testing.T) {
 	if got := psql(t, ro, "select pg_is_in_recovery()"); got != "t" {
 		t.Errorf("the read-only port leads to a primary: %q", got)
 	}
+	if got := psql(t, connURL(consoleUser, free[0], "howdah", passfile), "SHOW VERSION"); !strings.Contains(got, "howdah") {
+		t.Errorf("the console says %q", got)
+	}
+	d.knownToAShell(t)
 	routerMayAsk(t, dir)
 	second := startDemo(t, binary, args...)
 	second.refused(t, "another demo runs")
 	elsewhere := startDemo(t, binary, "--dir", filepath.Join(base, "elsewhere"), "--router-listen", free[0], "--router-ro-listen", free[1])
 	elsewhere.refused(t, free[0])
+	// A new password, with the former one beneath it: the psql lines go on.
+	if err := os.WriteFile(filepath.Join(dir, "secrets", "superuser"), []byte("new\n"+string(secret)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	renewed := func() bool {
+		b, err := os.ReadFile(passfile)
+		return err == nil && strings.Contains(string(b), ":postgres:new\n")
+	}
+	if err := local.Poll(ctx, 50*time.Millisecond, renewed); err != nil {
+		t.Errorf("the password file does not follow a new password: %v", err)
+	}
 	d.end(t, unix.SIGINT)
 	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d after Ctrl-C:\n%s", code, d.out)
@@ -255,10 +276,32 @@ func TestDemo(t *testing.T) {
 	}
 	// A demo that is killed takes everything along: the kernel tells the children.
 	d.end(t, unix.SIGKILL)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	if err := local.Poll(ctx, 50*time.Millisecond, func() bool { return len(localtest.Left(dir)) == 0 }); err != nil {
 		t.Errorf("processes are left: %v", localtest.Left(dir))
+	}
+}
+
+// knownToAShell has a shell do what the demo says, and howdah's commands find the cluster.
+func (d *shown) knownToAShell(t *testing.T) {
+	t.Helper()
+	_, export, _ := strings.Cut(d.out.String(), "\n  export ")
+	export, _, _ = strings.Cut(export, "\n")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/bin/sh", "-c", "export "+export+" && howdah status && howdah reload").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "cluster demo ") || !strings.Contains(string(out), "pg1: reloaded") {
+		t.Errorf("export %s: %v\n%s", export, err, out)
+	}
+}
+
+// TestFarewell has the demo's last word be true where the end was not in order.
+func TestFarewell(t *testing.T) {
+	t.Parallel()
+	if got, want := farewell(nil, "/d", "bin/howdah demo"), "nothing runs any more. The data are in /d; `bin/howdah demo` goes on"; !strings.HasPrefix(got, want) {
+		t.Error(got)
+	}
+	if got := farewell(errors.New("pg1 cannot be killed"), "/d", "howdah demo"); strings.Contains(got, "nothing runs") || !strings.Contains(got, "see below") {
+		t.Error(got)
 	}
 }
 

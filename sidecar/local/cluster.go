@@ -296,10 +296,27 @@ func (c *Cluster) Binary() string { return c.binary }
 // SecretFile returns the path of a file of the secrets folder: superuser, replication, rewind, router, gossip.key, api.token.
 func (c *Cluster) SecretFile(name string) string { return c.path("secrets", name) }
 
-// Secret returns the content of a secret file; "superuser" is the password of postgres.
+// Secret returns the first line of a secret file, which is the one in force; "superuser" is the password of postgres.
 func (c *Cluster) Secret(name string) (string, error) {
 	b, err := os.ReadFile(c.SecretFile(name))
-	return strings.TrimSpace(string(b)), err
+	first, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSpace(first), err
+}
+
+// AddSecret writes a file into the secrets folder, for the user of the processes, unless it is there.
+func (c *Cluster) AddSecret(name, text string) error {
+	f, err := os.OpenFile(c.SecretFile(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text + "\n")
+	if c.user.credential != nil {
+		err = errors.Join(err, f.Chown(int(c.user.UID), int(c.user.GID)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // command makes a child that runs howdah with args.
