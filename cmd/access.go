@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -22,16 +23,19 @@ type TokenAccess struct {
 	APIToken     options.Secret
 }
 
+// whereTokenIs is for who has none, or the wrong one.
+const whereTokenIs = "it is the file api.token in a member's --secrets-dir"
+
 // declareToken declares the token. needed reports whether it must be there.
 func (a *TokenAccess) declareToken(s *options.Set, needed func() bool) {
-	s.String(&a.APITokenFile, "api-token-file", "a file with the token of the members' APIs", options.Placeholder("FILE"))
+	s.String(&a.APITokenFile, "api-token-file", "a file with the token of the members' APIs: api.token of their --secrets-dir", options.Placeholder("FILE"))
 	s.Secret(&a.APIToken, "api-token", "the token itself")
 	s.Check(func() []options.Problem {
 		switch {
 		case a.APIToken != "" && a.APITokenFile != "":
 			return []options.Problem{s.Problem("api-token-file", "the token is given by "+options.EnvironmentName("api-token")+" too; give one of them")}
 		case needed() && a.APIToken == "" && a.APITokenFile == "":
-			return []options.Problem{s.Problem("api-token-file", "is required: members change nothing without their token")}
+			return []options.Problem{s.Problem("api-token-file", "is required: members change nothing without their token; "+whereTokenIs)}
 		}
 		return nil
 	})
@@ -43,7 +47,12 @@ func (a *TokenAccess) token() (options.Secret, error) {
 		return a.APIToken, nil
 	}
 	token, err := readSecretFile(a.APITokenFile)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("api-token-file: there is no %s; %s", a.APITokenFile, whereTokenIs)
+	case errors.Is(err, fs.ErrPermission):
+		return "", fmt.Errorf("api-token-file: %w; become a user who may read it, such as the one that runs the sidecar", err)
+	case err != nil:
 		return "", fmt.Errorf("api-token-file: %w", err)
 	}
 	return token, nil

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
@@ -69,6 +70,11 @@ func TestExitCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestMain(m *testing.M) {
+	askTimeout, consulTimeout = 10*time.Second, 20*time.Second
+	os.Exit(m.Run())
 }
 
 // link is what Kubernetes makes of a Service called howdah-something; see options.

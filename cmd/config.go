@@ -24,6 +24,9 @@ const configLong = `Shows the configuration that holds for the whole cluster, as
 the moment they are written; parameters and hba reach every running PostgreSQL within seconds, by a reload. What only a
 restart heeds, howdah status shows. What PostgreSQL refuses stays as it was, and the member's status says so.`
 
+const configExample = `howdah config --cluster shop
+howdah config show --cluster shop --changes`
+
 // ConsulAccess is how a command that speaks to Consul alone finds a cluster.
 type ConsulAccess struct {
 	Cluster string
@@ -72,8 +75,7 @@ func NewConfigShow(stdio Stdio) *ConfigShow { return &ConfigShow{Output: "yaml",
 // Declare implements Command.
 func (c *ConfigShow) Declare(s *options.Set) {
 	c.declare(s)
-	s.Group("Output")
-	s.String(&c.Output, "output", "how it is shown", options.Short("o"), options.OneOf("yaml", "json"))
+	declareOutput(s, &c.Output, "yaml")
 	s.Bool(&c.History, "changes", "show who changed what and when instead")
 }
 
@@ -83,9 +85,9 @@ type configGroup struct{ *ConfigShow }
 // Commands implements parent.
 func (c configGroup) Commands() []entry {
 	return []entry{
-		{"show", "show it", configLong, NewConfigShow(c.stdio)},
-		{"edit", "change it in an editor", configEditLong, NewConfigEdit(c.stdio)},
-		{"set", "change some keys", configSetLong, NewConfigSet(c.stdio)},
+		{"show", "show it", configLong, configExample, NewConfigShow(c.stdio)},
+		{"edit", "change it in an editor", configEditLong, configEditExample, NewConfigEdit(c.stdio)},
+		{"set", "change some keys", configSetLong, configSetExample, NewConfigSet(c.stdio)},
 	}
 }
 
@@ -160,10 +162,13 @@ func printable(s string) string {
 	}, s)
 }
 
-const configSetLong = `Changes some keys of the cluster's configuration: howdah config set lease=5s parameters.work_mem=64MB
-A value of null takes a parameter or a slot away, or gives a key its default again. Slots: 'slots.backup={type: physical}' or
-'slots.feed={type: logical, database: shop, plugin: pgoutput}'. Below PostgreSQL 17 a logical slot is made anew after a failover,
-and its consumer may miss changes.`
+const configSetLong = `Changes some keys of the cluster's configuration. Settings of PostgreSQL stand under parameters.
+A value of null takes a parameter or a slot away, or gives a key its default again. Below PostgreSQL 17 a logical slot is made
+anew after a failover, and its consumer may miss changes.`
+
+const configSetExample = `howdah config set --cluster shop lease=5s parameters.work_mem=64MB
+howdah config set --cluster shop parameters.work_mem=null
+howdah config set --cluster shop 'slots.feed={type: logical, database: shop, plugin: pgoutput}'`
 
 // ConfigSet changes some keys.
 type ConfigSet struct {

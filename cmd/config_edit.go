@@ -20,6 +20,8 @@ const configEditLong = `Opens the cluster's configuration as YAML in $VISUAL or 
 Mistakes are shown above the text and the editor opens again; what was typed is never lost. A key that is
 taken out gets its default again.`
 
+const configEditExample = "howdah config edit --cluster shop"
+
 // ConfigEdit changes the configuration in an editor.
 type ConfigEdit struct {
 	ConsulAccess

@@ -21,6 +21,8 @@ standbys have, or be on another timeline, and members that were not heard of are
 shown, and the cluster's name wanted before it is done. The lease of the last primary must be over in any case. While there
 is a primary use howdah switchover, which loses nothing.`
 
+const failoverExample = "howdah failover --cluster shop --to pg2"
+
 // Failover makes a member the primary while there is none.
 type Failover struct {
 	ClusterAccess
@@ -176,30 +178,30 @@ func (c *Failover) agree(ctx context.Context) error {
 func (c *Failover) await(ctx context.Context, v *view, before statustable.Picture, r schema.Request) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("nothing has come of it within %s", c.Timeout))
 	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
 	reason := ""
-	for {
-		if p, err := v.look(ctx); err == nil {
-			if l := p.Leader; l != nil && l.Epoch > before.Epoch && l.Phase == schema.PhaseServing {
-				if l.Member != c.To {
-					return fmt.Errorf("%s is the primary now, in epoch %d, and not %s", l.Member, l.Epoch, c.To)
-				}
-				_, err := fmt.Fprintf(c.stdio.Out, "done: %s is the primary in epoch %d\n", c.To, l.Epoch)
-				return err
+	err := poll(ctx, func() (bool, error) {
+		p, err := v.look(ctx)
+		if err != nil {
+			return false, nil
+		}
+		if l := p.Leader; l != nil && l.Epoch > before.Epoch && l.Phase == schema.PhaseServing {
+			if l.Member != c.To {
+				return true, fmt.Errorf("%s is the primary now, in epoch %d, and not %s", l.Member, l.Epoch, c.To)
 			}
-			for _, row := range p.Members {
-				if row.Name == c.To && row.Answered {
-					reason = row.Reason
-				}
+			_, err := fmt.Fprintf(c.stdio.Out, "done: %s is the primary in epoch %d\n", c.To, l.Epoch)
+			return true, err
+		}
+		for _, row := range p.Members {
+			if row.Name == c.To && row.Answered {
+				reason = row.Reason
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w; %s; %s says: %s", context.Cause(ctx), c.withdraw(v, r), c.To, printable(reason))
-		case <-tick.C:
-		}
+		return false, nil
+	})
+	if errors.As(err, new(overdue)) {
+		return fmt.Errorf("%w; %s; %s says: %s", err, c.withdraw(v, r), c.To, printable(reason))
 	}
+	return err
 }
 
 // withdraw takes the wish back, and says whether that is certain.

@@ -12,6 +12,8 @@ import (
 const historyLong = `Shows the reigns of a cluster, oldest first: who was the primary from when, on which timeline, and why. They stand in
 Consul; a reign is noted once its primary serves.`
 
+const historyExample = "howdah history --cluster shop"
+
 // History shows the reigns of a cluster.
 type History struct {
 	ConsulAccess
@@ -27,8 +29,7 @@ func NewHistory(stdio Stdio) *History { return &History{Output: "table", stdio: 
 // Declare implements Command.
 func (c *History) Declare(s *options.Set) {
 	c.declare(s)
-	s.Group("Output")
-	s.String(&c.Output, "output", "how it is shown", options.Short("o"), options.OneOf("table", "json"))
+	declareOutput(s, &c.Output, "table")
 }
 
 // Validate returns every mistake at once.

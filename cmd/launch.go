@@ -16,6 +16,8 @@ const launchLong = `Runs one Postgres for the sidecar beside it, as the owner of
 primary runs out, whatever has become of the sidecar. Give it the same --socket as the sidecar's --launch-socket.
 It goes on when the sidecar is restarted. SIGTERM stops Postgres (fast) and ends.`
 
+const launchExample = "howdah launch --data-dir /var/lib/postgresql/main/data"
+
 const (
 	defaultLaunchSocket      = "/run/howdah/launch.sock"
 	defaultPostgresSocketDir = "/var/run/postgresql"

@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	// askTimeout is how long a member may take to say how it is.
-	askTimeout = time.Second
 	// orderTimeout is how long it may take to record a wish: its own bound and a little.
 	orderTimeout = 12 * time.Second
 	// maxReply bounds what is read of an answer.

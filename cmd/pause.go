@@ -17,8 +17,12 @@ const pauseLong = `Puts a cluster into maintenance: until howdah resume nobody t
 operator stops is started again, and no data directory is cloned or rewound. What you ask for is still done: switchover,
 failover, restart, reinit. The lease and its fence stay: a primary that cannot renew its lease is stopped, paused or not.`
 
+const pauseExample = "howdah pause --cluster shop --why \"a new disk\""
+
 const resumeLong = `Ends the maintenance that howdah pause began. What happened meanwhile is then answered: a primary that is gone is
 replaced, a Postgres that is down is started.`
+
+const resumeExample = "howdah resume --cluster shop"
 
 // Pause puts a cluster into maintenance, or ends that.
 type Pause struct {
@@ -110,23 +114,19 @@ func (c *Pause) await(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Wait)
 	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		late, silent := c.late(ctx, v)
-		if len(late) == 0 {
-			fmt.Fprintf(c.stdio.Out, "cluster %s is %s\n", c.Cluster, done)
-			if len(silent) > 0 {
-				fmt.Fprintf(c.stdio.Out, "not asked, for they do not answer here: %s\n", strings.Join(silent, ", "))
-			}
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("it is written, and not all have heard of it within %s: %s; does Consul answer them? see howdah status", c.Wait, strings.Join(late, ", "))
-		case <-tick.C:
-		}
+	var late, silent []string
+	err = poll(ctx, func() (bool, error) {
+		late, silent = c.late(ctx, v)
+		return len(late) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("it is written, and not all have heard of it within %s: %s; does Consul answer them? see howdah status", c.Wait, strings.Join(late, ", "))
 	}
+	fmt.Fprintf(c.stdio.Out, "cluster %s is %s\n", c.Cluster, done)
+	if len(silent) > 0 {
+		fmt.Fprintf(c.stdio.Out, "not asked, for they do not answer here: %s\n", strings.Join(silent, ", "))
+	}
+	return nil
 }
 
 // late are the members that go by the old configuration still, silent those that do not answer.

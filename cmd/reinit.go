@@ -15,6 +15,8 @@ import (
 const reinitLong = `Has a member's data directory cloned anew: what it holds is thrown away once the clone is whole, and is kept if the clone
 comes to nothing. Never the primary's, nor while there is nobody to clone from. You are shown what will be lost, and asked.`
 
+const reinitExample = "howdah reinit --cluster shop pg3 --api-token-file /etc/howdah/secrets/api.token"
+
 // Reinit has a member's data directory cloned anew.
 type Reinit struct {
 	TokenAccess

@@ -18,6 +18,8 @@ Postgres read its configuration files (pg_reload_conf), whoever wrote them. It s
 line, and which settings wait for a restart. A configuration that howdah config changed needs no reload: it reaches the
 members by itself.`
 
+const reloadExample = "howdah reload --cluster shop --api-token-file /etc/howdah/secrets/api.token"
+
 // Reload has members read options and files again.
 type Reload struct {
 	TokenAccess
@@ -37,7 +39,7 @@ func (c *Reload) Declare(s *options.Set) {
 	c.declare(s)
 	s.Group("Reload")
 	c.declareToken(s, func() bool { return true })
-	s.String(&c.Output, "output", "how it is shown", options.Short("o"), options.OneOf("text", "json"))
+	declareOutput(s, &c.Output, "text")
 }
 
 // Validate returns every mistake at once.

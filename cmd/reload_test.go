@@ -32,7 +32,7 @@ func TestReload(t *testing.T) {
 			asked: "reload a", fails: "on: a", says: []string{"a: its options stay as they were: priority: no number\na: reloaded\n"}},
 		"postgres is not there": {members: []string{"a"}, reports: map[string]schema.ReloadReport{"a": {Postgres: "no postgres runs"}},
 			asked: "reload a", fails: "on: a", says: []string{"a: postgres: no postgres runs\n"}},
-		"a wrong token": {members: []string{"a"}, token: "other", fails: "on: a", says: []string{"a: not reloaded: the token is not this cluster's"}},
+		"a wrong token": {members: []string{"a"}, token: "other", fails: "on: a", says: []string{"a: not reloaded: the token is not this cluster's; that is the file api.token"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,8 @@ const removeLong = `Makes a cluster forget a member that is gone for good: its d
 on the others, which would hold WAL back for it. Its data directory is not touched. A member that lives is not
 removed: stop its sidecar first.`
 
+const removeExample = "howdah remove --cluster shop pg3"
+
 // Remove forgets a member.
 type Remove struct {
 	ConsulAccess

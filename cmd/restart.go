@@ -19,6 +19,9 @@ waited for until it streams again, then the primary. The primary is restarted in
 and routers hold new sessions meanwhile; with --switchover another member takes over first. A member that does not come
 back stops the roll. Ctrl-C stops it before the next member. A Postgres that is down is started.`
 
+const restartExample = `howdah restart --cluster shop --api-token-file /etc/howdah/secrets/api.token
+howdah restart --cluster shop --pending --api-token-file /etc/howdah/secrets/api.token`
+
 // Restart restarts members one by one.
 type Restart struct {
 	TokenAccess
@@ -201,23 +204,16 @@ func (c *Restart) awaitCalm(ctx context.Context, v *view, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
+	err := poll(ctx, func() (bool, error) {
 		p, err := v.look(ctx)
-		if err == nil && p.Primary != "" {
-			for _, r := range p.Members {
-				if r.Name == name && (r.Name == p.Primary || r.State == schema.StateStreaming) {
-					return nil
-				}
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not stream after the switchover: %w; see howdah status", name, context.Cause(ctx))
-		case <-tick.C:
-		}
+		return err == nil && p.Primary != "" && slices.ContainsFunc(p.Members, func(r statustable.Row) bool {
+			return r.Name == name && (r.Name == p.Primary || r.State == schema.StateStreaming)
+		}), nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s does not stream after the switchover: %w; see howdah status", name, err)
 	}
+	return nil
 }
 
 // order is one order to one member, followed to its end.
@@ -242,30 +238,29 @@ func (o order) run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("it has not ended within %s", o.timeout))
 	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
 	last := ""
-	for {
+	err = poll(ctx, func() (bool, error) {
 		st, err := o.v.members.status(ctx, o.address)
-		if err == nil {
-			now := st.Order
-			switch {
-			case st.Self.Instance != o.instance:
-				return fmt.Errorf("%s: its sidecar was itself restarted, and has forgotten the order; look at howdah status, and ask again", o.name)
-			case now == nil || now.ID != reply.ID: // not told of yet
-			case now.Ended && now.Error != "":
-				return fmt.Errorf("%s: the %s came to nothing: %s", o.name, o.kind, now.Error)
-			case now.Ended:
-				return nil
-			case now.Step != last:
-				fmt.Fprintf(o.stdio.Out, "%s: %s\n", o.name, now.Step)
-				last = now.Step
-			}
+		if err != nil {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w; the %s goes on there by itself, see howdah status", o.name, context.Cause(ctx), o.kind)
-		case <-tick.C:
+		now := st.Order
+		switch {
+		case st.Self.Instance != o.instance:
+			return true, fmt.Errorf("%s: its sidecar was itself restarted, and has forgotten the order; look at howdah status, and ask again", o.name)
+		case now == nil || now.ID != reply.ID: // not told of yet
+		case now.Ended && now.Error != "":
+			return true, fmt.Errorf("%s: the %s came to nothing: %s", o.name, o.kind, now.Error)
+		case now.Ended:
+			return true, nil
+		case now.Step != last:
+			fmt.Fprintf(o.stdio.Out, "%s: %s\n", o.name, now.Step)
+			last = now.Step
 		}
+		return false, nil
+	})
+	if errors.As(err, new(overdue)) {
+		return fmt.Errorf("%s: %w; the %s goes on there by itself, see howdah status", o.name, err, o.kind)
 	}
+	return err
 }

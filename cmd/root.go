@@ -19,10 +19,10 @@ type Command interface {
 	Run(ctx context.Context) error
 }
 
-// entry is a command with what the help says about it.
+// entry is a command with what the help says about it. The example is lines as a person types them.
 type entry struct {
-	name, short, long string
-	command           Command
+	name, short, long, example string
+	command                    Command
 }
 
 // argued is a command that takes words besides its options.
@@ -42,26 +42,26 @@ type reloadable interface {
 // parent is a command that has commands of its own.
 type parent interface{ Commands() []entry }
 
-// commands are all commands, with their defaults.
+// commands are all commands, with their defaults: those that run a cluster, those that look at one, those that change one.
 func commands(stdio Stdio) []entry {
 	return []entry{
-		{"sidecar", "keep one member's Postgres in its place in the cluster", sidecarLong, NewSidecar(stdio)},
-		{"launch", "run Postgres under the fence of the lease", launchLong, NewLaunch(stdio)},
-		{"router", "send PostgreSQL sessions to the right server", routerLong, NewRouter(stdio)},
-		{"demo", "run a whole cluster on this machine", demoLong, NewDemo(stdio)},
-		{"status", "show the cluster", statusLong, NewStatus(stdio)},
-		{"switchover", "make another member the primary, in order", switchoverLong, NewSwitchover(stdio)},
-		{"failover", "make a member the primary while there is none", failoverLong, NewFailover(stdio)},
-		{"reload", "have members read their options and configuration files again", reloadLong, NewReload(stdio)},
-		{"restart", "restart Postgres, one member after the other", restartLong, NewRestart(stdio)},
-		{"reinit", "clone a member's data directory anew", reinitLong, NewReinit(stdio)},
-		{"pause", "put the cluster into maintenance", pauseLong, NewPause(stdio)},
-		{"resume", "end the maintenance", resumeLong, NewResume(stdio)},
-		{"config", "show or change the cluster's configuration", configLong, configGroup{NewConfigShow(stdio)}},
-		{"history", "show who was the primary, and why", historyLong, NewHistory(stdio)},
-		{"why", "say why the primary is who it is, or why a member may not stand", whyLong, NewWhy(stdio)},
-		{"remove", "forget a member that is gone for good", removeLong, NewRemove(stdio)},
-		{"version", "print the version", "", &Version{stdio: stdio}},
+		{"demo", "run a whole cluster on this machine", demoLong, demoExample, NewDemo(stdio)},
+		{"launch", "run Postgres under the fence of the lease", launchLong, launchExample, NewLaunch(stdio)},
+		{"sidecar", "keep one member's Postgres in its place in the cluster", sidecarLong, sidecarExample, NewSidecar(stdio)},
+		{"router", "send PostgreSQL sessions to the right server", routerLong, routerExample, NewRouter(stdio)},
+		{"status", "show the cluster", statusLong, statusExample, NewStatus(stdio)},
+		{"why", "say why the primary is who it is, or why a member may not stand", whyLong, whyExample, NewWhy(stdio)},
+		{"history", "show who was the primary, and why", historyLong, historyExample, NewHistory(stdio)},
+		{"switchover", "make another member the primary, in order", switchoverLong, switchoverExample, NewSwitchover(stdio)},
+		{"failover", "make a member the primary while there is none", failoverLong, failoverExample, NewFailover(stdio)},
+		{"config", "show or change the cluster's configuration", configLong, configExample, configGroup{NewConfigShow(stdio)}},
+		{"reload", "have members read their options and configuration files again", reloadLong, reloadExample, NewReload(stdio)},
+		{"restart", "restart Postgres, one member after the other", restartLong, restartExample, NewRestart(stdio)},
+		{"reinit", "clone a member's data directory anew", reinitLong, reinitExample, NewReinit(stdio)},
+		{"pause", "put the cluster into maintenance", pauseLong, pauseExample, NewPause(stdio)},
+		{"resume", "end the maintenance", resumeLong, resumeExample, NewResume(stdio)},
+		{"remove", "forget a member that is gone for good", removeLong, removeExample, NewRemove(stdio)},
+		{"version", "print the version", "", "", &Version{stdio: stdio}},
 	}
 }
 
@@ -90,6 +90,7 @@ func newRoot(f frame) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return c.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { f.overview(c) })
 	root.SuggestionsMinimumDistance = 2
 	root.SetArgs(append([]string{}, f.args...)) // nil would mean os.Args
 	root.SetIn(f.stdio.In)
@@ -127,9 +128,10 @@ func (f frame) bind(e entry, path string) *cobra.Command {
 		use = e.name + " " + words.ArgumentsUse() + " [options]"
 	}
 	c := &cobra.Command{
-		Use:   use,
-		Short: e.short,
-		Long:  e.long,
+		Use:     use,
+		Short:   e.short,
+		Long:    e.long,
+		Example: e.example,
 		Args: func(_ *cobra.Command, args []string) error {
 			if takesWords {
 				if err := words.Arguments(args); err != nil {
@@ -177,6 +179,15 @@ func (f frame) bind(e entry, path string) *cobra.Command {
 	return c
 }
 
+// overview is the help of howdah itself: the commands in their order.
+func (f frame) overview(root *cobra.Command) {
+	fmt.Fprintf(f.stdio.Out, "%s\n\nUsage:\n  howdah COMMAND [options]\n\n", root.Long)
+	for _, e := range f.commands {
+		fmt.Fprintf(f.stdio.Out, "  %-12s%s\n", e.name, e.short)
+	}
+	fmt.Fprint(f.stdio.Out, "\nhowdah COMMAND --help shows a command's options and an example; howdah demo is the way to try it all.\n")
+}
+
 func (f frame) help(c *cobra.Command, set *options.Set) {
 	text := c.Long
 	if text == "" {
@@ -186,6 +197,12 @@ func (f frame) help(c *cobra.Command, set *options.Set) {
 	for _, child := range c.Commands() {
 		if child.IsAvailableCommand() {
 			fmt.Fprintf(f.stdio.Out, "  %-50s %s\n", child.UseLine(), child.Short)
+		}
+	}
+	if c.Example != "" {
+		fmt.Fprint(f.stdio.Out, "\nExample:\n")
+		for line := range strings.Lines(c.Example) {
+			fmt.Fprintf(f.stdio.Out, "  %s\n", strings.TrimRight(line, "\n"))
 		}
 	}
 	fmt.Fprint(f.stdio.Out, set.Usage())

@@ -22,6 +22,10 @@ import (
 const routerLong = `Listens where clients expect PostgreSQL and sends each session to the primary, or to a standby for reads. It learns from
 gossip and from Consul who is the primary, whichever is first, and never talks to one of an older epoch.`
 
+const routerExample = `howdah router --cluster shop --name router1 --listen 0.0.0.0:6432 --listen-ro 0.0.0.0:6433 \
+  --gossip-key-file /etc/howdah/secrets/gossip.key --router-password-file /etc/howdah/secrets/router
+howdah router --config /etc/howdah/router.yaml`
+
 // goodbyeTimeout is how long a process may take to leave the gossip.
 const goodbyeTimeout = 2 * time.Second
 

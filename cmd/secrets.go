@@ -115,7 +115,11 @@ func readGossipKeys(file string) ([][]byte, error) {
 }
 
 func secretsFolder(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; make it, for the user who runs the sidecar: install -d -m 0700 -o USER %s", err, dir)
+	}
+	if err != nil {
 		return err
 	}
 	info, err := os.Stat(dir)

@@ -79,6 +79,12 @@ func (o *ConsulOptions) declare(s *options.Set) {
 	})
 }
 
+// declareOutput declares the form of what a command shows: that for people, or json for scripts.
+func declareOutput(s *options.Set, p *string, people string) {
+	s.Group("Output")
+	s.String(p, "output", "how it is shown: "+people+" for people, json for scripts", options.Short("o"), options.OneOf(people, "json"))
+}
+
 // pair says that two options go together.
 func pair(s *options.Set, aName, a, bName, b string) []options.Problem {
 	switch {

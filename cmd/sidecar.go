@@ -19,6 +19,10 @@ const sidecarLong = `Keeps one member of a cluster: it drives the Postgres that 
 holds or watches the lock in Consul, and follows or takes over as the cluster needs. Postgres runs on while
 the sidecar is restarted.`
 
+const sidecarExample = `howdah sidecar --cluster shop --name pg1 --data-dir /var/lib/postgresql/main/data \
+  --postgres-listen 0.0.0.0:5432 --postgres-advertise 10.0.0.1:5432 --secrets-dir /etc/howdah/secrets
+howdah sidecar --config /etc/howdah/sidecar.yaml`
+
 // The values of --clone-without-room.
 const (
 	keepCopy    = "keep"

@@ -20,8 +20,14 @@ const statusLong = `Shows the members of a cluster. Their addresses come from Co
 asked itself; one that does not answer within a second is shown as unreachable, with what the others heard of it
 last: it may well serve clients that reach it where we do not.`
 
-// consulTimeout bounds the one question that status asks Consul.
-const consulTimeout = 3 * time.Second
+const statusExample = `howdah status --cluster shop
+howdah status --api 10.0.0.1:8008,10.0.0.2:8008`
+
+// consulTimeout bounds the one question that status asks Consul. It and askTimeout are variables for tests, whose machine may be busy.
+var consulTimeout = 3 * time.Second
+
+// askTimeout is how long a member may take to say how it is.
+var askTimeout = time.Second
 
 // ClusterAccess is how the operator's commands find a cluster.
 type ClusterAccess struct {
@@ -72,8 +78,7 @@ func NewStatus(stdio Stdio) *Status { return &Status{Output: "table", stdio: std
 // Declare implements Command.
 func (c *Status) Declare(s *options.Set) {
 	c.declare(s)
-	s.Group("Output")
-	s.String(&c.Output, "output", "how it is shown", options.Short("o"), options.OneOf("table", "json"))
+	declareOutput(s, &c.Output, "table")
 }
 
 // Validate returns every mistake at once.

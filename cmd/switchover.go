@@ -19,6 +19,8 @@ const switchoverLong = `Makes another member the primary in order: routers hold 
 (57P01), the successor has every byte, takes over, and routers go on. No acknowledged write is lost. The wish goes to a
 member's API where a token is given, else into Consul. A person at a terminal is asked first. The command waits for the outcome and exits with 1 where it is refused or given up.`
 
+const switchoverExample = "howdah switchover --cluster shop --to pg2 --api-token-file /etc/howdah/secrets/api.token"
+
 // Switchover makes another member the primary.
 type Switchover struct {
 	TokenAccess
@@ -166,6 +168,27 @@ type wait struct {
 // pollInterval is how often the members are asked while waiting.
 const pollInterval = 200 * time.Millisecond
 
+// poll asks again and again until ask says that it is done, or fails. Where ctx ends before, the error is why it did.
+func poll(ctx context.Context, ask func() (done bool, err error)) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if done, err := ask(); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return overdue{context.Cause(ctx)}
+		case <-tick.C:
+		}
+	}
+}
+
+// overdue is what was waited for in vain.
+type overdue struct{ error }
+
+func (o overdue) Unwrap() error { return o.error }
+
 func (w *wait) remember(ctx context.Context, p statustable.Picture) {
 	for _, r := range p.Members {
 		if r.Name == w.from {
@@ -192,25 +215,21 @@ func (w *wait) events(ctx context.Context) []schema.Event {
 func (w *wait) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, w.c.Timeout, fmt.Errorf("no outcome within %s", w.c.Timeout))
 	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
+	err := poll(ctx, func() (bool, error) {
 		p, err := w.v.look(ctx)
-		if err == nil {
-			w.tell(p)
-			if p.Epoch > w.epoch && p.Primary != "" {
-				return w.ended(p)
-			}
-			if err := w.givenUp(ctx); err != nil {
-				return err
-			}
+		if err != nil {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w; the wish stands, and may still be carried out; see howdah status", context.Cause(ctx))
-		case <-tick.C:
+		w.tell(p)
+		if p.Epoch > w.epoch && p.Primary != "" {
+			return true, w.ended(p)
 		}
+		return false, w.givenUp(ctx)
+	})
+	if errors.As(err, new(overdue)) {
+		return fmt.Errorf("%w; the wish stands, and may still be carried out; see howdah status", err)
 	}
+	return err
 }
 
 func (w *wait) ended(p statustable.Picture) error {

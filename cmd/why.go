@@ -18,6 +18,9 @@ const whyLong = `Says why the primary is who it is, what happened under its reig
 follow it now; or, with a member's name, how that one is and why it may not stand. It rests on what the members have recorded
 as they decided: each keeps a journal beside its data directory. Who cannot be asked is named.`
 
+const whyExample = `howdah why --cluster shop
+howdah why --cluster shop pg3`
+
 // Why explains a cluster.
 type Why struct {
 	ClusterAccess
@@ -39,8 +42,7 @@ func (c *Why) Declare(s *options.Set) {
 	c.declare(s)
 	s.Group("Question")
 	s.Int(&c.Epoch, "epoch", "the reign to explain, as howdah history numbers them; 0 for the newest", 0, 1<<31-1)
-	s.Group("Output")
-	s.String(&c.Output, "output", "how it is shown", options.Short("o"), options.OneOf("text", "json"))
+	declareOutput(s, &c.Output, "text")
 }
 
 // Validate returns every mistake at once.

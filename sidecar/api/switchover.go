@@ -81,12 +81,12 @@ func (h *handler) unauthorized(r *http.Request) string {
 	}
 	given, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !isBearer {
-		return "send the header `Authorization: Bearer TOKEN`"
+		return "send the header `Authorization: Bearer TOKEN`, with the token in the file api.token of this member's secrets-dir"
 	}
 	// Hashing first makes both sides of one length, so that the time tells nothing about the token's.
 	want, got := sha256.Sum256([]byte(h.token)), sha256.Sum256([]byte(given))
 	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
-		return "the token is not this cluster's"
+		return "the token is not this cluster's; that is the file api.token in a member's secrets-dir"
 	}
 	return ""
 }

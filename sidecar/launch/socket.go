@@ -53,7 +53,7 @@ func listen(path string) (*net.UnixListener, error) {
 
 func checkFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("socket: its folder is missing and cannot be made: %w", err)
+		return fmt.Errorf("socket: its folder is missing and cannot be made: %w; make it for this user (in a systemd unit RuntimeDirectory=howdah), or choose another --socket", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
