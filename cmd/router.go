@@ -20,7 +20,9 @@ import (
 )
 
 const routerLong = `Listens where clients expect PostgreSQL and sends each session to the primary, or to a standby for reads. It learns from
-gossip and from Consul who is the primary, whichever is first, and never talks to one of an older epoch.`
+gossip and from Consul who is the primary, whichever is first, and never talks to one of an older epoch. The port chooses:
+--listen-rw is the primary's, --listen-ro a standby's; at --listen the client asks for rw or ro by the parameter howdah.route
+at startup, which goes before the port everywhere.`
 
 const routerExample = `howdah router --cluster shop --name router1 --listen 0.0.0.0:6432 --listen-ro 0.0.0.0:6433 \
   --gossip-key-file /etc/howdah/secrets/gossip.key --router-password-file /etc/howdah/secrets/router
