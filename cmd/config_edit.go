@@ -50,6 +50,10 @@ const editIntro = `# The configuration of cluster %s. Lines that begin with # ar
 
 // Run implements Command.
 func (c *ConfigEdit) Run(ctx context.Context) error {
+	c.Editor = cmp.Or(c.Editor, os.Getenv("VISUAL"), os.Getenv("EDITOR"))
+	if c.Editor == "" && !c.stdio.interactive() {
+		return errors.New("there is no terminal to edit at: a script uses howdah config set, or names an editor that needs none by --editor")
+	}
 	client, state, err := c.open(ctx)
 	if err != nil {
 		return err
@@ -120,7 +124,7 @@ func (c *ConfigEdit) edit(ctx context.Context, name, remark, text string) (strin
 	if err := os.WriteFile(name, []byte(b.String()), 0o600); err != nil {
 		return "", err
 	}
-	editor := cmp.Or(c.Editor, os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi")
+	editor := cmp.Or(c.Editor, "vi")
 	// By the shell, because people put options into EDITOR.
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", editor+` "$1"`, "sh", name)
 	if f, terminal := c.stdio.In.(*os.File); terminal {

@@ -367,3 +367,13 @@ func eventually(t *testing.T, ok func() bool) {
 		}
 	}
 }
+
+// Not parallel: it is about the environment.
+func TestConfigEditWantsATerminalForVi(t *testing.T) {
+	t.Setenv("VISUAL", "")
+	t.Setenv("EDITOR", "")
+	stdio, _, _ := testStdio()
+	if err := NewConfigEdit(stdio).Run(testContext(t)); err == nil || !strings.Contains(err.Error(), "howdah config set") {
+		t.Error(err)
+	}
+}
