@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"howdah/cmd/options"
+	"howdah/cmd/statustable"
 )
 
 // TokenAccess is how a command finds a cluster that it changes through its members' APIs.
@@ -58,13 +59,18 @@ func (a *TokenAccess) token() (options.Secret, error) {
 	return token, nil
 }
 
-// tokenView is view with the token.
-func (a *TokenAccess) tokenView() (*view, error) {
+// tokenLook returns a view with the token, and a first look through it.
+func (a *TokenAccess) tokenLook(ctx context.Context) (*view, statustable.Picture, error) {
 	token, err := a.token()
 	if err != nil {
-		return nil, err
+		return nil, statustable.Picture{}, err
 	}
-	return a.view(token)
+	v, err := a.view(token)
+	if err != nil {
+		return nil, statustable.Picture{}, err
+	}
+	p, err := v.look(ctx)
+	return v, p, err
 }
 
 // errDeclined is what was not agreed to.

@@ -53,11 +53,7 @@ func (c *Reinit) Arguments(words []string) error { return oneName(words, &c.Name
 
 // Run implements Command.
 func (c *Reinit) Run(ctx context.Context) error {
-	v, err := c.tokenView()
-	if err != nil {
-		return err
-	}
-	p, err := v.look(ctx)
+	v, p, err := c.tokenLook(ctx)
 	if err != nil {
 		return err
 	}

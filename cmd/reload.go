@@ -76,11 +76,7 @@ func allKnown(p statustable.Picture, names []string) error {
 
 // Run implements Command. Its error names the members that are not as their files say.
 func (c *Reload) Run(ctx context.Context) error {
-	v, err := c.tokenView()
-	if err != nil {
-		return err
-	}
-	p, err := v.look(ctx)
+	v, p, err := c.tokenLook(ctx)
 	if err != nil {
 		return err
 	}

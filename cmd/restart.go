@@ -72,11 +72,7 @@ func (c *Restart) Arguments(words []string) (err error) {
 
 // Run implements Command.
 func (c *Restart) Run(ctx context.Context) error {
-	v, err := c.tokenView()
-	if err != nil {
-		return err
-	}
-	p, err := v.look(ctx)
+	v, p, err := c.tokenLook(ctx)
 	if err != nil {
 		return err
 	}
