@@ -16,7 +16,7 @@ import (
 
 const restartLong = `Restarts the Postgres of the members named, or of all, one after the other and never two at once: standbys first, each
 waited for until it streams again, then the primary. The primary is restarted in place: its sessions end, nobody takes over,
-and routers hold new sessions meanwhile; with --switchover another member takes over first. A member that does not come
+and routers hold new transactions meanwhile; with --switchover another member takes over first. A member that does not come
 back stops the roll. Ctrl-C stops it before the next member. A Postgres that is down is started.`
 
 const restartExample = `howdah restart --cluster shop --api-token-file /etc/howdah/secrets/api.token

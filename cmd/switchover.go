@@ -15,7 +15,7 @@ import (
 	"howdah/consul/schema"
 )
 
-const switchoverLong = `Makes another member the primary in order: routers hold new sessions, the primary stops, which ends the sessions on it
+const switchoverLong = `Makes another member the primary in order: routers hold new transactions, the primary stops, which ends the sessions on it
 (57P01), the successor has every byte, takes over, and routers go on. No acknowledged write is lost. The wish goes to a
 member's API where a token is given, else into Consul. A person at a terminal is asked first. The command waits for the outcome and exits with 1 where it is refused or given up.`
 
