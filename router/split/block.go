@@ -63,5 +63,6 @@ func (t *Tracker) TakeOver() []byte {
 		text = append(text, failBlock...)
 	}
 	t.block.open = false
+	t.known.unnamed.onPrimary = false // a Query takes its place
 	return appendMessage(nil, 'Q', append(text, 0))
 }

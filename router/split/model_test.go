@@ -77,7 +77,7 @@ func (m *model) speak() []byte {
 	case 4:
 		return m.say(rt.Query(writes), false)
 	case 5:
-		return m.say(extended(writes), true)
+		return m.say(extended(writes), false)
 	case 0, 1:
 		return m.say(rt.Query(m.text()), false)
 	case 2:

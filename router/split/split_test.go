@@ -228,6 +228,26 @@ func TestWhatTheServerSkipped(t *testing.T) {
 	}
 }
 
+// A block that the primary takes over begins there with a Query, which takes the unnamed statement away.
+func TestTheUnnamedStatementAfterATakeOver(t *testing.T) {
+	tr := newTracker()
+	sync := rt.Message('S')
+	send(t, tr, join(rt.Parse("a", "BEGIN READ ONLY"), rt.Parse("", "SELECT 1"), sync))
+	if o := tr.FromClient(join(rt.Bind("", "a"), rt.Execute(""), sync), true); o.Verb != Read {
+		t.Fatalf("%+v", o)
+	}
+	tr.Done('T')
+	b := join(rt.Message('D', []byte("Sa\x00")), rt.Bind("", ""), rt.Execute(""), rt.Flush)
+	if o := tr.FromClient(b, true); o.Verb != TakeOver {
+		t.Fatalf("%+v", o)
+	}
+	tr.TakeOver()
+	b = b[tr.FromClient(b, false).N:]
+	if o := tr.FromClient(b, false); o.Verb != Inject {
+		t.Errorf("%+v where the primary has no unnamed statement", o)
+	}
+}
+
 func TestSettingsFollow(t *testing.T) {
 	for name, c := range map[string]struct {
 		sent []string
