@@ -2,8 +2,12 @@ package router_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"howdah/router/route"
 	rt "howdah/router/routertest"
 	"howdah/sidecar/postgres/postgrestest"
 )
@@ -293,5 +297,35 @@ func TestCasesWhereOthersBreak(t *testing.T) {
 				o.compare(t, user, c.turns)
 			})
 		}
+	}
+}
+
+// TestAnOldPrimaryComesBackAsAStandby: its sessions end, and a new one writes on the new primary and reads on the old one what it wrote.
+func TestAnOldPrimaryComesBackAsAStandby(t *testing.T) {
+	s := startSplit(t)
+	b := s.block(t)
+	b.on("one", "INSERT INTO t VALUES (3000)", "")
+	s.primary.Exec(fmt.Sprintf("ALTER SYSTEM SET primary_conninfo = 'host=%s port=%d user=postgres password=%s'", s.two.Host, s.two.Port, postgrestest.Password))
+	s.primary.Exec(fmt.Sprintf("COPY (SELECT 1) TO '%s'", s.primary.LogPath("standby.signal")))
+	s.primary.Stop(postgrestest.Fast)
+	s.two.Promote()
+	s.know.Hear(rt.Standby("one", s.primary.Addr(), 1), rt.Primary("two", s.two.Addr(), 2))
+	if err := s.exec(b.conn, pgx.QueryExecModeSimpleProtocol, "SELECT 1"); err == nil {
+		t.Error("a session outlived its primary")
+	}
+	s.primary.Start()
+	s.know.Hear(rt.Standby("one", s.primary.Addr(), 2), rt.Primary("two", s.two.Addr(), 2))
+	b.conn = s.connect(t, route.Auto, "")
+	for i, write := range []string{"INSERT INTO t VALUES (3001)", "INSERT INTO t VALUES (3002)"} {
+		b.on("two", write, "")
+		until(t, "reads on the old primary", func() bool {
+			s.two.Exec("SELECT pg_logical_emit_message(true, '', '')") // a commit, so that all WAL is flushed
+			mark, rows := s.mark(), 0
+			err := b.conn.QueryRow(t.Context(), "SELECT count(*) FROM t WHERE n >= 3000 "+mark, pgx.QueryExecModeSimpleProtocol).Scan(&rows)
+			if err != nil || rows != i+2 {
+				t.Fatalf("%d rows are seen after %s: %v", rows, write, err)
+			}
+			return s.ran(mark) == "one"
+		})
 	}
 }
