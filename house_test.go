@@ -43,6 +43,7 @@ var clockReaders = map[string]string{
 	"router/client.go":              "sockets' deadlines and a duration, by the monotonic part",
 	"router/connect.go":             "how long a session waits for a primary, by the monotonic part",
 	"router/events.go":              "a moment shown to people",
+	"router/move.go":                "how long a session waits for a primary, by the monotonic part",
 	"router/pause.go":               "a moment shown to people",
 	"router/routertest/peer.go":     "sockets' deadlines, in tests",
 	"sidecar/act.go":                "a moment shown to people",

@@ -255,14 +255,15 @@ func (c *client) view() console.Client {
 		cs := c.conn.tls.ConnectionState()
 		v.TLS = tls.VersionName(cs.Version) + "/" + tls.CipherSuiteName(cs.CipherSuite)
 	}
-	if state == console.StateWaiting {
-		v.Waiting = c.r.now().Sub(c.account.begun)
-		return v
-	}
-	v.Member, v.Role, v.Epoch, v.ServerAddr = b.member, string(b.role), uint64(b.epoch), b.address
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.server != nil {
+	switch {
+	case state == console.StateWaiting && c.auto.moving():
+		v.Waiting = c.r.now().Sub(c.auto.movingSince)
+	case state == console.StateWaiting:
+		v.Waiting = c.r.now().Sub(c.account.begun)
+	case c.server != nil:
+		v.Member, v.Role, v.Epoch, v.ServerAddr = b.member, string(b.role), uint64(b.epoch), b.address
 		v.ServerOwnAddr = c.server.LocalAddr().String()
 	}
 	return v

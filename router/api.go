@@ -86,6 +86,8 @@ func (c *client) state() string {
 		return "login"
 	case m.Replicating():
 		return "replication"
+	case c.auto.moving():
+		return "waiting"
 	case m.Busy() || c.auto != nil && c.auto.busy:
 		return "active"
 	case m.Status() != 'I' || c.auto.inBlock():

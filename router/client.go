@@ -46,12 +46,13 @@ type client struct {
 	// Of the registry's lock.
 	key, serverKey wire.Key
 	backend        backend
+	placed         bool // the session counts as one of backend's
 
 	reading atomic.Pointer[reader] // the standby that works for the session now; nil: the primary may
 
 	mu      sync.Mutex
-	machine *session.Session // nil until the session is relayed
-	server  *link
+	machine *session.Session        // nil until the session is relayed
+	server  *link                   // nil while there is none
 	auto    *auto                   // of a session of route auto whose statements are routed one by one, else nil
 	search  context.CancelCauseFunc // ends the search for a server
 	attempt context.CancelCauseFunc // ends the present attempt to reach one
@@ -240,7 +241,7 @@ func (c *client) run(ctx context.Context) {
 	}
 	c.r.metrics.connected(c.route, time.Since(begun))
 	c.account.waited.Store(int64(time.Since(begun)))
-	defer c.r.sessions.leave(c, c.backend)
+	defer c.r.sessions.leave(c)
 	c.log.Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
 	c.relay(early, first)
 }
@@ -274,13 +275,17 @@ func (c *client) begin(attempt context.Context, server *link) bool {
 }
 
 // moved is called when the server may not keep the session. One that is still looking for a server
-// looks on.
+// looks on, and one that can go on with another server gets it when its client speaks again.
 func (c *client) moved(why string) {
 	c.mu.Lock()
-	if c.machine == nil {
+	if c.server == nil {
 		if c.attempt != nil {
 			c.attempt(errors.New(why))
 		}
+		c.mu.Unlock()
+		return
+	}
+	if c.detach(why) {
 		c.mu.Unlock()
 		return
 	}
@@ -317,7 +322,7 @@ func (c *client) endIfIdle(e *wire.Error) {
 	}
 	c.ending = &ending{err: e}
 	if c.server != nil {
-		c.sayGoodbye()
+		c.sayGoodbye(c.server)
 		c.server.Close()
 	}
 	c.wake()
@@ -354,9 +359,9 @@ func (c *client) wake() {
 var terminate = []byte{'X', 0, 0, 0, 4}
 
 // sayGoodbye spares an idle server the log line about a client that vanished.
-func (c *client) sayGoodbye() {
-	c.server.SetWriteDeadline(time.Now().Add(c.r.live().FarewellTimeout))
-	c.server.Write(terminate) // it is closed next in any case
+func (c *client) sayGoodbye(server *link) {
+	server.SetWriteDeadline(time.Now().Add(c.r.live().FarewellTimeout))
+	server.Write(terminate) // it is closed next in any case
 }
 
 // errEnded stops a session's goroutines once it has an ending.

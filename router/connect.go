@@ -51,7 +51,7 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			err = errClientGone
 			c.login.Stop()
 			c.server.Close()
-			c.r.sessions.leave(c, c.backend)
+			c.r.sessions.leave(c)
 		}
 		if err != nil {
 			early.free()
@@ -75,7 +75,7 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			if last == nil {
 				return nil, first, nil
 			}
-			c.r.sessions.leave(c, b)
+			c.r.sessions.leave(c)
 			var end final
 			if errors.As(last, &end) {
 				return nil, nil, end.error
@@ -229,7 +229,7 @@ func (c *client) knock(server *link) (*chunk, error) {
 // refusal reports whether a server that answers a startup packet so may take it later, or another
 // server now: it starts, stops, or has just been stopped.
 func refusal(code string) bool {
-	return code == wire.CodeCannotConnectNow || code == wire.CodeAdminShutdown || code == "57P02"
+	return code == wire.CodeCannotConnectNow || code == wire.CodeAdminShutdown || code == wire.CodeCrashShutdown
 }
 
 // watcher reads from a client that waits for a server, so that its going away is noticed.

@@ -27,6 +27,7 @@ type metrics struct {
 	reroutes  prometheus.Counter
 	retries   *prometheus.CounterVec
 	cancels   prometheus.Counter
+	moves     prometheus.Counter
 	open      *prometheus.Desc
 	onMember  *prometheus.Desc
 	moved     *prometheus.Desc
@@ -77,6 +78,9 @@ func newMetrics(r *Router) *metrics {
 		cancels: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_cancels_total", Help: "Cancel requests delivered.",
 		}),
+		moves: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "howdah_router_moved_total", Help: "Sessions that went on with another server connection to a primary after they had lost theirs.",
+		}),
 		open:      prometheus.NewDesc("howdah_router_sessions", "Sessions now, by route and state (waiting, login, idle, active, transaction, replication).", []string{"route", "state"}, nil),
 		onMember:  prometheus.NewDesc("howdah_router_member_sessions", "Sessions now, by member.", []string{"member"}, nil),
 		moved:     prometheus.NewDesc("howdah_router_bytes_total", "Bytes relayed, by who sent them (client or server).", []string{"from"}, nil),
@@ -97,7 +101,7 @@ func newMetrics(r *Router) *metrics {
 	for _, c := range []route.Consistency{route.Session, route.Strict} {
 		m.decisions[c] = [2]prometheus.Observer{m.reads.WithLabelValues(string(c), "primary"), m.reads.WithLabelValues(string(c), "standby")}
 	}
-	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.reroutes, m.retries, m.cancels, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.reroutes, m.retries, m.cancels, m.moves, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

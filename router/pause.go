@@ -71,6 +71,16 @@ func (r *Router) newAccount() *account {
 // release lets a session that is held go to its end.
 func (a *account) release() { a.once.Do(func() { close(a.over) }) }
 
+// released reports whether the session has been let go to its end.
+func (a *account) released() bool {
+	select {
+	case <-a.over:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait returns true when resumed is closed, false when the session ends first.
 func (a *account) wait(resumed <-chan struct{}) bool {
 	a.stuck.Store(true)
@@ -122,8 +132,8 @@ func (c *client) atRest() bool {
 	switch {
 	case c.ending != nil:
 		return true
-	case c.machine == nil:
-		return !c.account.passed
+	case c.server == nil: // with it or without it the session is at the gate
+		return !c.account.passed && !c.auto.atWork()
 	}
 	return c.machine.Idle() && !c.auto.atWork() || c.machine.Replicating()
 }

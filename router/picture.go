@@ -129,7 +129,7 @@ func (r *Router) sweep(t *topology.Topology) {
 		if len(clients) == 0 {
 			continue
 		}
-		r.log.Info("sessions end", zap.Int("sessions", len(clients)), zap.String("member", b.member),
+		r.log.Info("sessions lose their server", zap.Int("sessions", len(clients)), zap.String("member", b.member),
 			zap.Uint64("epoch", uint64(b.epoch)), zap.String("reason", why))
 		r.metrics.rerouted(len(clients))
 		for _, c := range clients {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -30,6 +31,8 @@ type reader struct {
 	isolation   string
 	isolationOf uint64
 	rest        []byte // what was read and belongs to no answer
+	// parameter, if it is not nil, is called for each ParameterStatus.
+	parameter func(name, value []byte)
 }
 
 // errNoLogin is a standby at which the router cannot log in as the client: it has nothing to do it with.
@@ -37,15 +40,20 @@ type errNoLogin struct{ error }
 
 // openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
 func (c *client) openReader(member, address string) (*reader, error) {
-	ctx, stop := context.WithTimeout(context.Background(), c.r.live().DialTimeout)
+	return c.logInAt(context.Background(), backend{member: member, address: address, role: schema.RoleStandby}, nil)
+}
+
+// logInAt connects to a server and logs in there as the client, with the startup packet that the session began with. parameter, if it is not nil, is
+// called for each ParameterStatus, then and later.
+func (c *client) logInAt(ctx context.Context, at backend, parameter func(name, value []byte)) (*reader, error) {
+	ctx, stop := context.WithTimeout(ctx, c.r.live().DialTimeout)
 	defer stop()
-	conn, err := c.r.dialServer(ctx, address)
+	conn, err := c.r.dialServer(ctx, at.address)
 	if err != nil {
 		return nil, err
 	}
-	rd := &reader{
-		backend: backend{member: member, address: address, role: schema.RoleStandby}, conn: conn, have: map[string]uint64{},
-	}
+	defer context.AfterFunc(ctx, func() { conn.tcp.Close() })()
+	rd := &reader{backend: at, conn: conn, have: map[string]uint64{}, parameter: parameter}
 	conn.SetDeadline(time.Now().Add(c.r.live().DialTimeout))
 	if err := rd.logIn(c.startup.Raw, c.credentials); err != nil {
 		conn.Close()
@@ -86,7 +94,9 @@ func (rd *reader) logIn(startup []byte, with scram.Credentials) error {
 			if err != nil {
 				return err
 			}
-			return errors.New(e.Error())
+			return &notYet{said: e}
+		case 'S':
+			rd.told(m)
 		case 'Z':
 			l.take(m)
 			rd.rest = append(rd.rest, in.b[in.r:in.w]...)
@@ -113,6 +123,15 @@ func (rd *reader) prove(s *scram.Client, m []byte, with scram.Credentials) error
 		_, err = rd.conn.Write(reply)
 	}
 	return err
+}
+
+// told passes a ParameterStatus on.
+func (rd *reader) told(m []byte) {
+	name, rest, _ := bytes.Cut(m[wire.HeaderSize:], []byte{0})
+	value, _, ok := bytes.Cut(rest, []byte{0})
+	if ok && rd.parameter != nil {
+		rd.parameter(name, value)
+	}
 }
 
 func (rd *reader) close() {
@@ -157,6 +176,8 @@ func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 				return err
 			}
 			failed = errSaid{errors.New(e.Error())}
+		case 'S':
+			rd.told(m)
 		case 'Z':
 			l.take(m)
 			rd.rest = append(rd.rest, in.b[in.r:in.w]...)
@@ -265,6 +286,7 @@ type catalogs struct {
 
 type catalog struct {
 	harmless, keeping *statement.Functions
+	parting           *statement.Functions
 	at                schema.Instant
 	loading           bool
 }
@@ -297,7 +319,7 @@ func (c *catalogs) of(now schema.Instant, database string, changed bool, read fu
 	if err != nil {
 		return nil, err
 	}
-	fresh := &catalog{harmless: statement.NewFunctions(all), keeping: statement.NewKeeping(all), at: now}
+	fresh := &catalog{harmless: statement.NewFunctions(all), keeping: statement.NewKeeping(all), parting: statement.NewParting(all), at: now}
 	if c.m == nil {
 		c.m = map[string]*catalog{}
 	}

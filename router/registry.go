@@ -105,7 +105,7 @@ func (g *registry) choose(c *client, t *topology.Topology, fallback bool, failed
 	}
 	g.groups[b][c] = struct{}{}
 	g.members[b.member]++
-	c.backend = b
+	c.backend, c.placed = b, true
 	return b, true, ""
 }
 
@@ -133,10 +133,15 @@ func bound(t *topology.Topology) route.Bound {
 	return route.Bound{Bytes: t.MaxLagBytes, Time: t.MaxLagTime}
 }
 
-// leave takes c off the server that choose put it on.
-func (g *registry) leave(c *client, b backend) {
+// leave takes c off the server that choose put it on, if it is there still. No cancel request of its goes there any more.
+func (g *registry) leave(c *client) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !c.placed {
+		return
+	}
+	b := c.backend
+	c.placed, c.serverKey = false, ""
 	delete(g.groups[b], c)
 	if len(g.groups[b]) == 0 {
 		delete(g.groups, b)
@@ -176,7 +181,14 @@ func (g *registry) target(k wire.Key) (address string, server wire.Key, found bo
 	if rd := c.reading.Load(); rd != nil {
 		return rd.address, rd.key, true
 	}
-	return c.backend.address, c.serverKey, true
+	return c.backend.address, c.serverKey, c.serverKey != ""
+}
+
+// rekey has cancel requests for c go to its server under the key that this has given.
+func (g *registry) rekey(c *client, server wire.Key) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.serverKey = server
 }
 
 // borrow puts c on a standby that it reads from.

@@ -45,6 +45,7 @@ func (c *chunk) free() {
 type pump struct {
 	c        *client
 	src, dst net.Conn
+	server   *link           // whichever of the two it is
 	raw      syscall.RawConn // of a src without TLS
 	step     func([]byte) session.Order
 	moved    meter
@@ -78,7 +79,7 @@ func (m meter) add(n int) {
 const idleRead = 2 << 10
 
 func (c *client) newPump(src, dst net.Conn, step func([]byte) session.Order, moved meter, held *chunk) (*pump, error) {
-	p := &pump{c: c, src: src, dst: dst, step: step, moved: moved, held: held}
+	p := &pump{c: c, src: src, dst: dst, server: c.server, step: step, moved: moved, held: held}
 	tcp, plain := src.(*net.TCPConn)
 	if !plain {
 		p.idle = make([]byte, idleRead)
@@ -151,30 +152,42 @@ func (p *pump) carryOut(h *chunk, end int) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		switch o.Verb {
-		case session.Forward:
-			if _, err := p.dst.Write(h.b[h.r : h.r+o.N]); err != nil {
-				return false, errSink{err}
-			}
-			p.moved.add(o.N)
-			h.r += o.N
-		case session.Skip:
-			if _, err := p.dst.Write(o.Insert); err != nil {
-				return false, errSink{err}
-			}
-			h.r += o.N
-		case session.Fetch:
-			return false, nil
-		default:
-			return false, o.Err
+		if enough, err := p.obey(h, o); !enough {
+			return false, err
 		}
 	}
 	return true, nil
 }
 
-// pass lets the first n bytes that are held go to the other side.
-func (p *pump) pass(n int) error {
-	all, err := p.carryOut(p.held, p.held.r+n)
+// obey carries out one order about the bytes of h. It returns false if more are needed.
+func (p *pump) obey(h *chunk, o session.Order) (enough bool, err error) {
+	switch o.Verb {
+	case session.Forward:
+		if _, err := p.dst.Write(h.b[h.r : h.r+o.N]); err != nil {
+			return false, errSink{err}
+		}
+		p.moved.add(o.N)
+		h.r += o.N
+	case session.Skip:
+		if _, err := p.dst.Write(o.Insert); err != nil {
+			return false, errSink{err}
+		}
+		h.r += o.N
+	case session.Fetch:
+		return false, nil
+	default:
+		return false, o.Err
+	}
+	return true, nil
+}
+
+// pass lets the first n bytes that are held go to the other side. The machine has given its first order about them.
+func (p *pump) pass(n int, first session.Order) error {
+	end := p.held.r + n
+	all, err := p.obey(p.held, first)
+	if err == nil && all {
+		all, err = p.carryOut(p.held, end)
+	}
 	if err == nil && !all {
 		return wire.Fatal(wire.CodeProtocolViolation, "a message could not be followed") // the tracker shows enough of each
 	}
@@ -218,6 +231,9 @@ func (p *pump) orderNow(b []byte) (o session.Order, resumed <-chan struct{}, err
 	defer p.c.mu.Unlock()
 	if p.c.ending != nil {
 		return o, nil, errEnded
+	}
+	if p.server != p.c.server {
+		return o, nil, errDetached // what is here still is of a server that has lost the session
 	}
 	if p.ofClient {
 		if resumed = p.c.mustWait(b[0]); resumed != nil {
@@ -296,14 +312,14 @@ func (p *pump) readReady(fd uintptr) bool {
 // not know.
 func (c *client) relay(early, first *chunk) {
 	defer c.login.Stop()
-	defer c.server.Close()
+	defer c.cutOff()
 	up, err := c.newPump(c.conn.Conn, c.server.Conn, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
 	}
 	up.ofClient = true
-	down, err := c.newPump(c.server.Conn, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, first)
+	down, err := c.newDown(first)
 	if err != nil {
 		c.log.Warn("session lost", zap.Error(err))
 		return
@@ -311,15 +327,27 @@ func (c *client) relay(early, first *chunk) {
 	if a := c.auto; a != nil {
 		defer a.drop()
 		up.deals = func() error { return a.deal(up) }
-		down.alone = &a.writing
 	}
-	done := make(chan bool)
+	done := make(chan bool, 1)
 	go func() {
 		defer close(done)
 		done <- c.clientEnded(up.run())
 	}()
-	err = down.run()
-	broken := errors.As(err, new(errSink)) // the client did not get what it was being sent
+	var gone, ended bool
+	for {
+		err = down.run()
+		if c.auto == nil {
+			break
+		}
+		if !c.outlives(down.server, err) {
+			break
+		}
+		down.letGo()
+		if down, gone, ended = c.auto.next(done); ended {
+			break
+		}
+	}
+	broken := !ended && errors.As(err, new(errSink)) // the client did not get what it was being sent
 	if broken {
 		c.abandon()
 	}
@@ -328,15 +356,11 @@ func (c *client) relay(early, first *chunk) {
 		c.end(ending{err: bad, ofServer: true})
 	}
 	c.conn.SetReadDeadline(past)
-	c.server.Close()
-	c.account.release()
-	if c.auto != nil {
-		c.mu.Lock()
-		c.auto.interrupt()
-		c.mu.Unlock()
+	c.cutOff()
+	if !ended {
 		down.letGo()
+		gone = <-done
 	}
-	gone := <-done
 	c.login.Stop()
 	if gone || broken {
 		c.log.Debug("session ends with its client")
@@ -355,6 +379,31 @@ func (c *client) relay(early, first *chunk) {
 		return
 	}
 	c.r.farewell(c.conn, e)
+}
+
+// newDown returns the pump of the server's direction, with what was read already.
+func (c *client) newDown(held *chunk) (*pump, error) {
+	down, err := c.newPump(c.server.Conn, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, held)
+	if err == nil && c.auto != nil {
+		down.alone = &c.auto.writing
+	}
+	return down, err
+}
+
+// cutOff ends what the session does with servers: it gets no other one.
+func (c *client) cutOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.account.release()
+	if c.server != nil {
+		c.server.Close()
+	}
+	if c.search != nil {
+		c.search(errEnded)
+	}
+	if c.auto != nil {
+		c.auto.interrupt()
+	}
 }
 
 // clientEnded deals with the end of the client's direction and reports whether the client vanished.
@@ -383,17 +432,18 @@ func (c *client) clientEnded(err error) bool {
 func (c *client) abandon() {
 	c.mu.Lock()
 	ended := c.ending != nil
+	server := c.server
 	busy := c.machine.Busy() && !c.machine.Replicating() && !c.machine.Terminated()
 	idle := c.machine.Idle()
 	c.mu.Unlock()
-	if ended {
+	if ended || server == nil {
 		return
 	}
 	if busy {
 		c.r.cancelAbandoned(c)
 	}
 	if idle {
-		c.sayGoodbye()
+		c.sayGoodbye(server)
 	}
-	c.server.Close()
+	server.Close()
 }

@@ -25,6 +25,15 @@ type auto struct {
 	tracker *split.Tracker
 	begun   bool
 
+	// told is what the client was told of the server's parameters. attached receives once there is another server connection, of which early was read with the login.
+	// movingSince is when the session began to wait for it, Never while it does not. Those are of the client's lock.
+	told        map[string]string
+	attached    chan struct{}
+	early       []byte
+	movingSince schema.Instant
+	// dismissed is the reign that served as far as was known when its server ended the session.
+	dismissed reign
+
 	// mark is what the session has to see, seen says that reads have shown it more since then.
 	mark        fresh.Mark
 	seen        bool
@@ -57,7 +66,10 @@ const (
 )
 
 func newAuto(c *client) *auto {
-	return &auto{c: c, tracker: split.New(chunkSize, &c.r.refused), retryFor: retryFirst}
+	return &auto{
+		c: c, tracker: split.New(chunkSize, &c.r.refused), retryFor: retryFirst,
+		told: map[string]string{}, attached: make(chan struct{}, 1), movingSince: schema.Never,
+	}
 }
 
 // hooks lets the tracker hear what the machine of the session on the primary is told.
@@ -67,7 +79,7 @@ func (a *auto) hooks(h session.Hooks) session.Hooks {
 		a.tracker.ServerError()
 		said(code, fatal)
 	}
-	h.Parameter, h.Notified = a.tracker.Parameter, a.tracker.Notified
+	h.Parameter, h.Notified, h.Leaving = a.parameter, a.tracker.Notified, a.leaving
 	return h
 }
 
@@ -78,13 +90,13 @@ func (a *auto) deal(p *pump) error {
 		return nil
 	}
 	for h.r < h.w {
-		o, err := a.order(h.b[h.r:h.w])
+		o, err := a.order(p)
 		if err != nil {
 			return err
 		}
 		switch o.Verb {
 		case split.Pass:
-			if err := p.pass(o.N); err != nil {
+			if err := p.pass(o.N, o.machine); err != nil {
 				return err
 			}
 		case split.More:
@@ -92,8 +104,8 @@ func (a *auto) deal(p *pump) error {
 			h.r = 0
 			return nil
 		case split.Inject:
-			if err := a.inject(p); err != nil {
-				return err
+			if _, err := p.dst.Write(o.inject); err != nil {
+				return errSink{err}
 			}
 		case split.TakeOver:
 			if err := a.takeOver(p); err != nil {
@@ -111,57 +123,6 @@ func (a *auto) deal(p *pump) error {
 	}
 	h.free()
 	p.held = nil
-	return nil
-}
-
-// order asks the tracker, in one step with whether the session goes on and is idle.
-func (a *auto) order(b []byte) (split.Order, error) {
-	for {
-		o, resumed, begin, err := a.orderNow(b)
-		switch {
-		case begin:
-			a.learnFunctions()
-		case resumed == nil:
-			return o, err
-		case !a.c.account.wait(resumed):
-			return o, errEnded
-		}
-	}
-}
-
-// orderNow does not ask where the session must be held first, nor before it begins.
-func (a *auto) orderNow(b []byte) (o split.Order, resumed <-chan struct{}, begin bool, err error) {
-	c := a.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ending != nil {
-		return o, nil, false, errEnded
-	}
-	if !a.begun && c.machine.Ready() {
-		a.begun = true
-		return o, nil, true, nil
-	}
-	if resumed = c.mustWait(b[0]); resumed != nil {
-		return o, resumed, false, nil
-	}
-	o = a.tracker.FromClient(b, c.machine.Idle())
-	a.busy = o.Verb == split.Read
-	return o, nil, false, nil
-}
-
-// inject gives the primary a statement that only a standby has, and that the client is about to use there.
-func (a *auto) inject(p *pump) error {
-	a.c.mu.Lock()
-	if a.c.ending != nil {
-		a.c.mu.Unlock()
-		return errEnded
-	}
-	a.c.machine.Hide()
-	message := a.tracker.Injection()
-	a.c.mu.Unlock()
-	if _, err := p.dst.Write(message); err != nil {
-		return errSink{err}
-	}
 	return nil
 }
 
@@ -310,7 +271,7 @@ func (a *auto) connect(t *topology.Topology, to route.Reader) bool {
 		a.retryFor = min(2*a.retryFor, retryLast)
 		var no *errNoLogin
 		if errors.As(err, &no) {
-			a.tracker.PinTo(split.PinServer)
+			a.pinToServer()
 		}
 		return false
 	}
@@ -355,7 +316,7 @@ func (a *auto) prepare(rd *reader) bool {
 		if err := rd.exec(text, nil); err != nil {
 			a.c.log.Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), zap.Error(err))
 			if errors.As(err, new(errSaid)) {
-				a.tracker.PinTo(split.PinServer)
+				a.pinToServer()
 			}
 			a.drop()
 			return false
@@ -374,14 +335,14 @@ func (a *auto) prepare(rd *reader) bool {
 		a.definedHere = false
 		a.c.r.refused.forget()
 	}
-	a.tracker.UseFunctions(f.harmless, f.keeping)
+	a.tracker.UseFunctions(f.harmless, f.keeping, f.parting)
 	return true
 }
 
 // learnFunctions learns the functions before the first statement, so that it is known what that does.
 func (a *auto) learnFunctions() {
 	if f := a.c.r.catalogs.known(a.database()); f != nil {
-		a.tracker.UseFunctions(f.harmless, f.keeping)
+		a.tracker.UseFunctions(f.harmless, f.keeping, f.parting)
 		return
 	}
 	if rd := a.standby(); rd != nil {

@@ -223,6 +223,9 @@ func (s *Server) Accept() *Peer {
 	return nil
 }
 
+// Arrivals receives the connections that Accept would return, for Play.
+func (s *Server) Arrivals() <-chan net.Conn { return s.conns }
+
 // ExpectNobody fails if a connection is waiting.
 func (s *Server) ExpectNobody() {
 	s.t.Helper()

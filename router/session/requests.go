@@ -13,7 +13,7 @@ const (
 	kindSync
 	kindCall
 	kindCopyEnd // CopyDone or CopyFail that has not met its copy yet
-	kindHidden  // a Parse that is not the client's
+	kindHidden  // a Parse or a Close that is not the client's
 	kindBlock   // a Query that is not the client's and begins a transaction block
 )
 

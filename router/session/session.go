@@ -62,6 +62,9 @@ type Hooks struct {
 	Parameter func(name, value []byte)
 	// Notified, if it is not nil, is called for each NotificationResponse.
 	Notified func()
+	// Leaving, if it is not nil, is asked when the server says that it ends the session, while that is idle: with FATAL, or with the warning that it gives
+	// where it goes at once (quickdie in PostgreSQL's src/backend/tcop/postgres.c). Where it returns true the client is not told.
+	Leaving func(fatal bool) bool
 }
 
 type phase uint8
@@ -220,12 +223,21 @@ func (s *Session) FromServer(b []byte) Order {
 					}
 					return s.replaceKey(rest[:h.Size()])
 				}
-				if h.Type == '1' && s.requests.hidden() {
+				if (h.Type == '1' || h.Type == '3') && s.requests.hidden() {
 					if i > 0 {
 						break
 					}
 					s.requests.pop()
 					return Order{Verb: Skip, N: h.Size()}
+				}
+				if s.hooks.Leaving != nil && (h.Type == 'E' || h.Type == 'N') {
+					if i > 0 {
+						break
+					}
+					if s.takesLeave(h, rest[wire.HeaderSize:need]) {
+						s.serverLeft = h.Size()
+						return s.drop(len(rest))
+					}
 				}
 				if s.requests.hiddenBlock() {
 					if i > 0 {
@@ -387,12 +399,30 @@ func (s *Session) onParameter(body []byte) {
 	}
 }
 
-// Hide notes that the driver sends the server a Parse of its own next, between two messages of the client, whose ParseComplete the client does not
-// get.
-func (s *Session) Hide() {
-	if !s.skipping && s.copy == copyNone {
+// Hide notes that the driver sends the server n messages of its own next, Parse or Close, between two messages of the client, whose answers the client
+// does not get. It returns false if the server would pass over them: then they are not to be sent.
+func (s *Session) Hide(n int) bool {
+	if s.skipping || s.copy != copyNone {
+		return false
+	}
+	for range n {
 		s.requests.push(newRequest(kindHidden, effectNone))
 	}
+	return true
+}
+
+// Resume has an idle session go on with another server that has just said that it takes queries.
+func (s *Session) Resume() {
+	s.serverLeft, s.dropping, s.withhold, s.executed = 0, false, withholdNothing, false
+}
+
+// takesLeave reports whether a message says that the server ends an idle session, and the driver goes on without it.
+func (s *Session) takesLeave(h wire.Header, body []byte) bool {
+	if !s.Idle() {
+		return false
+	}
+	code, fatal := wire.PeekError(body)
+	return (fatal || h.Type == 'N') && (code == wire.CodeAdminShutdown || code == wire.CodeCrashShutdown) && s.hooks.Leaving(fatal)
 }
 
 // HideBlock notes that the driver sends the server a Query of its own next, while the session is idle, that begins a transaction block. The client gets

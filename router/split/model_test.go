@@ -192,7 +192,7 @@ func (m *model) deal() {
 				m.passed = m.passed[size:]
 			}
 		case Inject:
-			if injected := bytes.Clone(m.tracker.Injection()); !m.faults.noInject {
+			if injected := []byte(injection(m.tracker)); !m.faults.noInject {
 				m.ask(injected, true)
 			}
 		case TakeOver:

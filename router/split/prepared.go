@@ -22,9 +22,11 @@ type prepared struct {
 	// fresh: the server has not shown yet that it took the Parse, which was sent in that batch.
 	fresh bool
 	batch uint64
-	// Of the unnamed one: known, and whether it is the primary that has it; injected: the primary was sent its Parse in this batch. It may have
-	// skipped that after an error, so what it was sent counts for no other batch.
-	known, onPrimary, injected bool
+	// onPrimary: the primary has it, as far as that is known; injected: the primary was sent its Parse in this batch. It may have skipped that after an
+	// error, so what it was sent counts for no other batch.
+	onPrimary, injected bool
+	// Of the unnamed one.
+	known bool
 }
 
 func (p *prepared) sure() bool { return !p.fresh }
@@ -40,6 +42,10 @@ type statements struct {
 	batch uint64
 	// unsure: a fresh one was bound in a later batch than its Parse. If anything failed, that Parse may be what did, and the name stand for something else.
 	unsure bool
+	// injected were made anew on the primary since everything was answered last.
+	injected []*prepared
+	// lost: the primary may have a statement that is not known.
+	lost bool
 }
 
 // find returns the statement of that name; nil if it is not known.
@@ -60,7 +66,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 	name, _, ok := bytes.Cut(body, []byte{0})
 	if !ok {
 		s.forget()
-		s.unnamed.known = false
+		s.unnamed.known, s.lost = false, true
 		return
 	}
 	text, ok := textOf(body)
@@ -74,13 +80,15 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 			s.set(&s.unnamed, body, v)
 			s.unnamed.known, s.unnamed.onPrimary, s.unnamed.fresh = true, true, true
 		}
+		s.lost = s.lost || !ok
 		return
 	}
 	s.close(body)
 	if !ok || len(s.named) >= maxPrepared || s.bytes+len(body) > maxPreparedBytes {
+		s.lost = true
 		return
 	}
-	p := &prepared{name: string(name), fresh: true}
+	p := &prepared{name: string(name), fresh: true, onPrimary: true}
 	s.set(p, body, v)
 	if s.named == nil {
 		s.named = map[string]*prepared{}
@@ -114,8 +122,32 @@ func (s *statements) close(body []byte) {
 	}
 }
 
-// forget forgets all that have names.
+// inject takes in that a statement is made anew on the primary.
+func (s *statements) inject(p *prepared) {
+	p.injected = true
+	s.injected = append(s.injected, p)
+}
+
+// endBatch takes in a Sync.
+func (s *statements) endBatch() {
+	s.batch++
+	for _, p := range s.injected {
+		p.injected = false
+	}
+}
+
+// move takes in that the primary has none of them any more.
+func (s *statements) move() {
+	s.injected = s.injected[:0]
+	s.unnamed.onPrimary, s.unnamed.injected = false, false
+	for _, p := range s.named {
+		p.onPrimary, p.injected = false, false
+	}
+}
+
+// forget forgets all that have names, of which some may still be there.
 func (s *statements) forget() {
+	s.lost = s.lost || len(s.named) > 0
 	clear(s.named)
 	s.bytes, s.fresh = 0, s.fresh[:0]
 }
@@ -127,7 +159,10 @@ func (s *statements) confirm() {
 			p.fresh = false
 		}
 	}
-	s.fresh = s.fresh[:0]
+	for _, p := range s.injected {
+		p.onPrimary = p.name != ""
+	}
+	s.fresh, s.injected = s.fresh[:0], s.injected[:0]
 	s.unnamed.fresh, s.unsure = false, false
 }
 
@@ -139,8 +174,12 @@ func (s *statements) doubt() (used bool) {
 			s.bytes -= len(p.text)
 			delete(s.named, name)
 		}
+		s.lost = true
 	}
-	s.fresh = s.fresh[:0]
+	for _, p := range s.injected {
+		p.injected = false
+	}
+	s.fresh, s.injected = s.fresh[:0], s.injected[:0]
 	if s.unnamed.fresh {
 		s.unnamed.known = false
 	}

@@ -25,7 +25,7 @@ const (
 	More
 	// Read: the first N bytes are a batch that may go to a standby. Then either Done or Refused is called.
 	Read
-	// Inject: the primary is to be sent Injection first, whose ParseComplete the client does not get.
+	// Inject: the primary is to be sent Injection first, of whose answers the client gets nothing.
 	Inject
 	// TakeOver: the primary is to go on with the transaction block that a standby has. It is to be sent TakeOver first, of whose answer the client gets
 	// nothing, and the block on the standby is to be ended.
@@ -55,14 +55,15 @@ type Tracker struct {
 	batch batch
 	block block
 	known statements
-	// injected is the Parse that the primary lacks.
+	// injected makes the statement lacking on the primary.
 	injected []byte
+	lacking  *prepared
 }
 
 // New returns the tracker of a session that has just logged in. longest is the size of the buffer in which bytes are shown.
 func New(longest int, refused Refusals) *Tracker {
 	t := &Tracker{Longest: longest, Refused: refused}
-	t.state.settings.Whole, t.state.keeping.Whole = true, true
+	t.state.settings.Whole, t.state.keeping.Whole, t.state.parting.Whole = true, true, true
 	return t
 }
 
@@ -78,11 +79,7 @@ func (t *Tracker) FromClient(b []byte, idle bool) Order {
 		return Order{Verb: More}
 	}
 	if idle && !t.open {
-		if t.state.failed {
-			t.doubt() // also what was sent behind the error and skipped
-		}
-		t.state.settle()
-		t.known.confirm()
+		t.settle()
 	}
 	h := wire.ParseHeader(b)
 	if h.CheckClient(false) != nil {
@@ -137,7 +134,7 @@ func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	}
 	body := b[wire.HeaderSize:min(size, len(b))]
 	if h.Type == 'B' || h.Type == 'D' {
-		if t.lacksUnnamed(h.Type, body) {
+		if t.lacks(h.Type, body) {
 			return Order{Verb: Inject}
 		}
 	}
@@ -148,24 +145,53 @@ func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	return Order{Pass, n}
 }
 
-// lacksUnnamed reports a Bind or Describe of the unnamed statement where only a standby has it.
-func (t *Tracker) lacksUnnamed(typ byte, body []byte) bool {
-	u := &t.known.unnamed
-	if u.onPrimary || u.injected || !u.known {
-		return false
-	}
+// lacks reports a Bind or Describe of a statement that is known and that the primary does not have.
+func (t *Tracker) lacks(typ byte, body []byte) bool {
 	name, ok := statementOf(typ, body)
-	if !ok || len(name) > 0 {
+	p := t.known.find(name, ok)
+	if p == nil || p.onPrimary || p.injected {
 		return false
 	}
-	t.injected = appendMessage(t.injected[:0], 'P', u.text)
+	t.lacking, t.injected = p, t.injected[:0]
+	if p.name != "" {
+		t.injected = appendClose(t.injected, p.name) // an injection before it may have been carried out in spite of an error
+	}
+	t.injected = appendMessage(t.injected, 'P', p.text)
 	return true
 }
 
-// Injection returns what Inject is about; up to the next Sync the primary is taken to have it.
-func (t *Tracker) Injection() []byte {
-	t.known.unnamed.injected = true
-	return t.injected
+// settle takes in that everything was answered.
+func (t *Tracker) settle() {
+	if t.state.failed {
+		t.doubt() // also what was sent behind the error and skipped
+	}
+	if t.state.settle() {
+		t.known.lost = false
+	}
+	t.known.confirm()
+}
+
+// Movable reports whether the session can go on with another server connection to a primary, which has nothing of it but what Move and SettingsSince
+// tell. It is asked while the session is idle.
+func (t *Tracker) Movable() bool {
+	return t.left == 0 && !t.open && !t.block.open && t.state.pin == Unpinned && !t.state.bound && !t.known.lost
+}
+
+// Move takes in that the session has lost its server connection while it was idle, and is about to get another one. It returns false if it cannot.
+func (t *Tracker) Move() bool {
+	t.settle()
+	t.known.move()
+	return t.Movable()
+}
+
+// Injection returns what Inject is about, and how many answers it has; up to the next Sync the primary is taken to have the statement, and from
+// then on if nothing fails.
+func (t *Tracker) Injection() (messages []byte, hidden int) {
+	t.known.inject(t.lacking)
+	if t.lacking.name != "" {
+		return t.injected, 2
+	}
+	return t.injected, 1
 }
 
 // observe takes in one message that goes to the primary. idle says that the session was idle before its batch.
@@ -177,8 +203,8 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 		}
 		t.open = true
 	case 'S':
-		t.open, t.known.unnamed.injected = false, false
-		t.known.batch++
+		t.open = false
+		t.known.endBatch()
 	}
 	switch typ {
 	case 'Q':
@@ -230,8 +256,8 @@ func (t *Tracker) Parameter(name, value []byte) { t.state.parameter(name, value)
 
 // UseFunctions sets what the functions of the session's database are: those harmless on a standby, and those that change
 // no setting of the session. nil is: not known.
-func (t *Tracker) UseFunctions(harmless, keeping *statement.Functions) {
-	t.state.settings.Functions, t.state.keeping.Functions = harmless, keeping
+func (t *Tracker) UseFunctions(harmless, keeping, parting *statement.Functions) {
+	t.state.settings.Functions, t.state.keeping.Functions, t.state.parting.Functions = harmless, keeping, parting
 }
 
 // classify judges a text as the session is now.

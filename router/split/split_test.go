@@ -19,7 +19,7 @@ func functions() []statement.Function {
 func newTracker() *Tracker {
 	t := New(4096, nil)
 	all := functions()
-	t.UseFunctions(statement.NewFunctions(all), statement.NewKeeping(all))
+	t.UseFunctions(statement.NewFunctions(all), statement.NewKeeping(all), statement.NewParting(all))
 	t.Parameter([]byte("standard_conforming_strings"), []byte("on"))
 	t.Parameter([]byte("client_encoding"), []byte("UTF8"))
 	return t
@@ -298,7 +298,7 @@ func TestTheUnnamedStatementIsWhereItIsUsed(t *testing.T) {
 	}
 	bind := join(rt.Bind("", ""), rt.Execute(""), rt.Message('S'))
 	o := tr.FromClient(bind, false)
-	if o.Verb != Inject || string(tr.Injection()) != string(rt.Parse("", "SELECT 1")) {
+	if o.Verb != Inject || injection(tr) != string(rt.Parse("", "SELECT 1")) {
 		t.Errorf("%+v", o)
 	}
 	if o := tr.FromClient(bind, false); o.Verb != Pass {
@@ -393,4 +393,9 @@ func FuzzTracker(f *testing.F) {
 			}
 		}
 	})
+}
+
+func injection(tr *Tracker) string {
+	messages, _ := tr.Injection()
+	return string(messages)
 }

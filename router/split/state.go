@@ -62,9 +62,12 @@ type change struct {
 // state is what a session has set, as far as it bears on where its statements may go.
 type state struct {
 	settings, keeping statement.Settings
+	parting           statement.Settings
 	pin               Pin
-	wrote, defined    bool
-	read              bool
+	// bound: the server connection has something of the session's that another one cannot be given.
+	bound          bool
+	wrote, defined bool
+	read           bool
 
 	list           []setting
 	version, reset uint64
@@ -78,8 +81,28 @@ type state struct {
 	openIdle bool
 	binds    int
 	forgets  bool
-	// after is the pin that something behind a pending DISCARD ALL asks for.
-	after Pin
+	// after is the pin that something behind a pending DISCARD ALL asks for, boundAfter that it binds the session.
+	after      Pin
+	boundAfter bool
+}
+
+// bind takes in that the session leaves something on its server connection.
+func (s *state) bind() {
+	s.bound = true
+	s.boundAfter = s.boundAfter || s.pending != nil && s.pending.kind == statement.DiscardAll
+}
+
+// leaves reports whether a statement may leave something with the server connection that no text brings back: it listens, has a statement of SQL's
+// PREPARE, a cursor that outlives its transaction, or calls a function that may do such a thing (an advisory lock, a backup, a connection elsewhere).
+func (s *state) leaves(v *statement.Verdict, text []byte) bool {
+	switch {
+	case v.Has(statement.Listen), v.Has(statement.Prepare), v.Has(statement.Execute), v.Has(statement.Deallocate), v.Is(statement.FlagHold):
+		return true
+	case v.Is(statement.FlagUnknownCall):
+		p := statement.Classify(text, &s.parting)
+		return p.Is(statement.FlagUnknownCall)
+	}
+	return false
 }
 
 func (s *state) pinTo(p Pin) {
@@ -98,10 +121,10 @@ func (s *state) parameter(name, value []byte) {
 		if string(value) == "on" {
 			s.settings.Strings = statement.ConformingStrings
 		}
-		s.keeping.Strings = s.settings.Strings
+		s.keeping.Strings, s.parting.Strings = s.settings.Strings, s.settings.Strings
 	case "client_encoding":
 		s.settings.SafeEncoding = statement.SafeEncoding(string(value))
-		s.keeping.SafeEncoding = s.settings.SafeEncoding
+		s.keeping.SafeEncoding, s.parting.SafeEncoding = s.settings.SafeEncoding, s.settings.SafeEncoding
 	}
 }
 
@@ -145,6 +168,9 @@ func (s *state) runUnknown() {
 // apply takes in what a statement does that goes to the primary.
 func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 	const telling = statement.FlagTemp | statement.FlagSetConfig | statement.FlagUnknownCall | statement.FlagOpaque
+	if s.leaves(v, text) {
+		s.bind()
+	}
 	if v.Read && !v.Is(telling) {
 		s.read = true
 		return
@@ -221,8 +247,8 @@ func (s *state) change(v *statement.Verdict, text []byte, alone bool) {
 	s.pending = c
 }
 
-// settle takes in that everything that was sent has been answered, outside a transaction.
-func (s *state) settle() {
+// settle takes in that everything that was sent has been answered, outside a transaction. It reports whether the session began anew with it.
+func (s *state) settle() (anew bool) {
 	c, failed, batches := s.pending, s.failed, s.batches
 	s.pending, s.failed, s.batches = nil, false, 0
 	switch {
@@ -232,8 +258,13 @@ func (s *state) settle() {
 	case failed:
 	default:
 		s.commit(c)
+		anew = c.kind == statement.DiscardAll
 	}
-	s.after = Unpinned
+	if anew {
+		s.bound = s.boundAfter
+	}
+	s.after, s.boundAfter = Unpinned, false
+	return anew
 }
 
 // commit takes in a change that was carried out.

@@ -19,6 +19,7 @@ const (
 	CodeTooManyConnections    = "53300"
 	CodeQueryCanceled         = "57014"
 	CodeAdminShutdown         = "57P01"
+	CodeCrashShutdown         = "57P02"
 	CodeCannotConnectNow      = "57P03"
 	CodeInvalidAuthorization  = "28000"
 	CodeInvalidPassword       = "28P01"

@@ -57,6 +57,30 @@ func NewKeeping(all []Function) *Functions {
 	return f
 }
 
+// leavingNothing are functions of the server's own that are not harmless on a standby and yet leave nothing behind in the session that a client could
+// miss on another server connection, but for what currval and lastval would tell.
+var leavingNothing = []string{
+	"current_query", "current_setting", "inet_client_addr", "inet_client_port", "inet_server_addr", "inet_server_port", "mxid_age", "nextval",
+	"pg_advisory_xact_lock", "pg_advisory_xact_lock_shared", "pg_try_advisory_xact_lock", "pg_try_advisory_xact_lock_shared",
+	"pg_current_snapshot", "pg_current_wal_lsn", "pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_is_in_recovery", "pg_notify", "pg_sleep",
+	"random", "random_normal", "setval", "txid_current", "txid_current_if_assigned", "txid_current_snapshot", "txid_status", "version",
+}
+
+// NewParting makes the set of those functions after which a session can part with its server connection: the harmless ones, and leavingNothing where
+// nobody has another function of that name.
+func NewParting(all []Function) *Functions {
+	f := NewFunctions(all)
+	for _, name := range leavingNothing {
+		f.names[name] = struct{}{}
+	}
+	for _, fn := range all {
+		if fn.Schema != "pg_catalog" && !fn.harmless() {
+			delete(f.names, fn.Name)
+		}
+	}
+	return f
+}
+
 // Has reports whether every function of that name is harmless. The name is as pg_proc has it.
 func (f *Functions) Has(name string) bool { return f.harmless([]byte(name), false) }
 

@@ -1,0 +1,92 @@
+package router
+
+import (
+	"howdah/router/session"
+	"howdah/router/split"
+)
+
+// turn is what becomes of what the client sent.
+type turn struct {
+	split.Order
+	machine session.Order // with Pass: what the machine orders first
+	inject  []byte        // with Inject
+	// Where nothing can be said yet: begins says that the session does its first thing, resumed is closed when it may go on, moves says that it needs another
+	// server connection.
+	begins, moves bool
+	resumed       <-chan struct{}
+}
+
+// order asks the tracker and the machine, in one step with whether the session goes on and is idle.
+func (a *auto) order(p *pump) (turn, error) {
+	for {
+		t, err := a.orderNow(p.held.b[p.held.r:p.held.w]) // more may have come while the session waited
+		switch {
+		case err != nil:
+			return t, err
+		case t.begins:
+			a.learnFunctions()
+			a.rested()
+		case t.moves:
+			if err := a.move(p); err != nil {
+				return t, err
+			}
+		case t.resumed == nil:
+			return t, nil
+		case !a.c.account.wait(t.resumed):
+			return t, errEnded
+		}
+	}
+}
+
+// orderNow does not ask where the session must be held first, nor before it begins, nor while it has no server connection.
+func (a *auto) orderNow(b []byte) (t turn, err error) {
+	c := a.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ending != nil || c.account.released():
+		return t, errEnded
+	case c.server == nil && b[0] == 'X':
+		c.machine.FromClient(b)
+		return t, errEnded
+	case !a.begun && c.machine.Ready():
+		a.begun, a.busy, t.begins = true, true, true
+		return t, nil
+	}
+	if t.resumed = c.mustWait(b[0]); t.resumed != nil {
+		return t, nil
+	}
+	if c.server == nil {
+		t.moves = true
+		return t, nil
+	}
+	if t.Order = a.tracker.FromClient(b, c.machine.Idle()); t.Verb == split.Inject {
+		message, n := a.tracker.Injection()
+		if c.machine.Hide(n) {
+			t.inject = message
+			return t, nil
+		}
+		t.Order = a.tracker.FromClient(b, false) // the server passes over it too
+	}
+	switch t.Verb {
+	case split.Pass:
+		t.machine = c.machine.FromClient(b[:t.N])
+	case split.Read:
+		a.busy = true
+	}
+	return t, nil
+}
+
+// pinToServer keeps the session on the primary: no standby takes its login or its settings.
+func (a *auto) pinToServer() {
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	a.tracker.PinTo(split.PinServer)
+}
+
+// rested says that the session does nothing with a standby any more.
+func (a *auto) rested() {
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	a.busy = false
+}
