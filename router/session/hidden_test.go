@@ -52,3 +52,23 @@ func TestAHiddenBlockEndsTheSession(t *testing.T) {
 		t.Errorf("%q, fatal %v", b.server.out, b.Fatal())
 	}
 }
+
+// The answers to a Close and a Parse of the router's own stay hidden, those to the client's do not; what a server would pass over is not sent.
+func TestHiddenMessages(t *testing.T) {
+	b := ready()
+	b.server.out = nil
+	if !b.Hide(2) {
+		t.Fatal("not taken")
+	}
+	b.client.feed(join(rt.Bind("", "s"), rt.Message('C', []byte("Sx\x00")), rt.Sync))
+	own := join(rt.BindComplete, rt.CloseComplete, rt.Ready('I'))
+	b.server.feed(join(rt.CloseComplete, rt.ParseComplete, own))
+	if !bytes.Equal(b.server.out, own) || !b.Idle() {
+		t.Errorf("%q, idle %v", b.server.out, b.Idle())
+	}
+	b.client.feed(rt.Bind("", "s"))
+	b.server.feed(rt.Error("26000", "no such statement"))
+	if b.Hide(1) {
+		t.Error("sent although the server passes over everything up to a Sync")
+	}
+}
