@@ -19,6 +19,7 @@ import (
 	"howdah/router/console"
 	"howdah/router/route"
 	"howdah/router/scram"
+	"howdah/router/split"
 	"howdah/router/topology"
 	"howdah/router/wire"
 )
@@ -151,6 +152,10 @@ func (c *client) totals() (console.Totals, bool) {
 		US: uint64(time.Duration(c.account.waited.Load()).Microseconds()),
 	}
 	t.Queries, t.Transactions = c.machine.Counts()
+	if a := c.auto; a != nil {
+		t.Queries += a.queries
+		t.Transactions += a.transactions
+	}
 	return t, true
 }
 
@@ -187,7 +192,7 @@ func (r *Router) View() console.View {
 	for _, c := range r.sessions.all() {
 		v.Clients = append(v.Clients, c.view())
 	}
-	for _, of := range []route.Route{route.RW, route.RO} {
+	for _, of := range r.routes() {
 		v.Routes = append(v.Routes, r.routeView(of, v))
 	}
 	on := r.sessions.byMember()
@@ -207,35 +212,54 @@ func (r *Router) View() console.View {
 	return v
 }
 
+// routes are those that lead to different places: without statement routing auto is rw.
+func (r *Router) routes() []route.Route {
+	if r.o.StatementRouting {
+		return []route.Route{route.RW, route.RO, route.Auto}
+	}
+	return []route.Route{route.RW, route.RO}
+}
+
 // routeView says where a route leads. Reason is there if nowhere.
 func (r *Router) routeView(of route.Route, v console.View) console.Route {
 	view := console.Route{Name: string(of)}
-	for _, listener := range []route.Route{of, route.Auto} {
-		if a := r.Address(listener); a != nil && (listener == of || of == route.RW) {
+	is := func(one route.Route) bool {
+		return one == of || of == route.RW && one == route.Auto && !r.o.StatementRouting
+	}
+	for _, listener := range []route.Route{route.RW, route.RO, route.Auto} {
+		if a := r.Address(listener); a != nil && is(listener) {
 			view.Listen = strings.TrimPrefix(view.Listen+","+a.String(), ",")
 		}
 	}
 	for _, c := range v.Clients {
-		if c.Route == string(of) || of == route.RW && c.Route == string(route.Auto) {
-			view.Sessions++
-			if c.State == console.StateWaiting {
-				view.Waiting++
-			}
+		if !is(route.Route(c.Route)) {
+			continue
+		}
+		view.Sessions++
+		if c.State == console.StateWaiting {
+			view.Waiting++
+		}
+		if c.Reader != nil {
+			view.Reading++
 		}
 	}
-	if ok, why := r.healthy(of); !ok {
+	ok, why := r.healthy(of)
+	b, found := r.sessions.next(r.picture.now.Load())
+	switch {
+	case !ok:
 		view.Reason = why
-	} else if of == route.RW {
-		view.Member = v.Primary
-	} else if b, found := r.sessions.next(r.picture.now.Load()); found {
+	case of == route.RO && found:
 		view.Member = b.member
-	} else {
+	default:
 		view.Member = v.Primary
+	}
+	if ok && of == route.Auto && found {
+		view.Reader = b.member
 	}
 	return view
 }
 
-// next is the standby that the next ro session would go to.
+// next is the standby that the next ro session would go to, or the next one read from.
 func (g *registry) next(t *topology.Topology) (backend, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -245,9 +269,8 @@ func (g *registry) next(t *topology.Topology) (backend, bool) {
 // view is the session as the console shows it.
 func (c *client) view() console.Client {
 	b := c.r.sessions.backendOf(c)
-	state := c.state()
 	v := console.Client{
-		ID: c.account.id, User: c.startup.Parameters["user"], Database: database(c.startup), Route: string(c.route), State: state,
+		ID: c.account.id, User: c.startup.Parameters["user"], Database: database(c.startup), Route: string(c.route),
 		Addr: c.conn.RemoteAddr().String(), LocalAddr: c.conn.LocalAddr().String(), Application: c.startup.Parameters["application_name"],
 		ConnectedAt: c.account.since, Held: c.account.stuck.Load(),
 	}
@@ -257,10 +280,15 @@ func (c *client) view() console.Client {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	v.State, v.ServerState = c.stateNow(), c.serverState()
+	if c.auto != nil {
+		v.Reader = c.auto.readerView()
+		v.Pinned, v.PinnedAt = c.auto.pinView()
+	}
 	switch {
-	case state == console.StateWaiting && c.auto.moving():
+	case v.State == console.StateWaiting && c.auto.moving():
 		v.Waiting = c.r.now().Sub(c.auto.movingSince)
-	case state == console.StateWaiting:
+	case v.State == console.StateWaiting:
 		v.Waiting = c.r.now().Sub(c.account.begun)
 	case c.server != nil:
 		v.Member, v.Role, v.Epoch, v.ServerAddr = b.member, string(b.role), uint64(b.epoch), b.address
@@ -268,6 +296,57 @@ func (c *client) view() console.Client {
 	}
 	return v
 }
+
+// readerView is the session's connection to a standby as the console shows it; nil if there is none. The client's lock is held.
+func (a *auto) readerView() *console.Reader {
+	rd := a.reader
+	if rd == nil {
+		return nil
+	}
+	v := console.Reader{
+		Member: rd.member, Addr: rd.address, OwnAddr: rd.conn.LocalAddr().String(), ConnectedAt: a.c.r.wallClock(rd.since), State: console.StateIdle,
+	}
+	switch {
+	case a.c.reading.Load() == rd:
+		v.State = console.StateActive
+	case a.block:
+		v.State = console.StateTransaction
+	}
+	return &v
+}
+
+// pinView says why the session stays on the primary, and since when; nothing if it does not. The client's lock is held.
+func (a *auto) pinView() (why string, since time.Time) {
+	a.notePin()
+	if a.pinned == split.Unpinned {
+		return "", time.Time{}
+	}
+	return a.pinned.String(), a.c.r.wallClock(a.pinnedAt)
+}
+
+// notePin takes in what the tracker says of it. The client's lock is held.
+func (a *auto) notePin() {
+	if p := a.tracker.Pinned(); p != a.pinned {
+		a.pinned, a.pinnedAt = p, a.c.r.now()
+		a.c.log.Debug("what keeps the session on the primary has changed", zap.Stringer("reason", p))
+	}
+}
+
+// pins counts the sessions that stay on the primary, by why.
+func (r *Router) pins() map[split.Pin]int {
+	m := map[split.Pin]int{}
+	for _, c := range r.sessions.all() {
+		c.mu.Lock()
+		if c.auto != nil {
+			m[c.auto.tracker.Pinned()]++
+		}
+		c.mu.Unlock()
+	}
+	return m
+}
+
+// wallClock is when that was, for people.
+func (r *Router) wallClock(at schema.Instant) time.Time { return time.Now().Add(-r.now().Sub(at)) }
 
 func (g *registry) backendOf(c *client) backend {
 	g.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
+	"howdah/router/console"
 	"howdah/router/route"
 	"howdah/router/topology"
 )
@@ -79,21 +80,40 @@ func (r *Router) states() map[stateKey]int {
 func (c *client) state() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.stateNow()
+}
+
+// stateNow is state for who has the client's lock.
+func (c *client) stateNow() string {
+	state := c.serverState()
+	if state == console.StateIdle {
+		switch {
+		case c.auto != nil && c.auto.busy:
+			return console.StateActive
+		case c.auto.inBlock():
+			return console.StateTransaction
+		}
+	}
+	return state
+}
+
+// serverState is state as far as the server is concerned that has the session. The client's lock is held.
+func (c *client) serverState() string {
 	switch m := c.machine; {
 	case m == nil:
-		return "waiting"
+		return console.StateWaiting
 	case !m.Ready():
-		return "login"
+		return console.StateLogin
 	case m.Replicating():
-		return "replication"
+		return console.StateReplication
 	case c.auto.moving():
-		return "waiting"
-	case m.Busy() || c.auto != nil && c.auto.busy:
-		return "active"
-	case m.Status() != 'I' || c.auto.inBlock():
-		return "transaction"
+		return console.StateWaiting
+	case m.Busy():
+		return console.StateActive
+	case m.Status() != 'I':
+		return console.StateTransaction
 	}
-	return "idle"
+	return console.StateIdle
 }
 
 // Status returns what GET /status answers.

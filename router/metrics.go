@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"howdah/router/route"
+	"howdah/router/split"
 )
 
 // metrics are the router's own figures, in a registry of their own. What the data path counts is
@@ -30,6 +31,7 @@ type metrics struct {
 	moves     prometheus.Counter
 	open      *prometheus.Desc
 	onMember  *prometheus.Desc
+	pinned    *prometheus.Desc
 	moved     *prometheus.Desc
 	epoch     *prometheus.Desc
 	primaryUp *prometheus.Desc
@@ -83,6 +85,7 @@ func newMetrics(r *Router) *metrics {
 		}),
 		open:      prometheus.NewDesc("howdah_router_sessions", "Sessions now, by route and state (waiting, login, idle, active, transaction, replication).", []string{"route", "state"}, nil),
 		onMember:  prometheus.NewDesc("howdah_router_member_sessions", "Sessions now, by member.", []string{"member"}, nil),
+		pinned:    prometheus.NewDesc("howdah_router_pinned_sessions", "Sessions of statement routing that stay on the primary with all that they do, by reason.", []string{"reason"}, nil),
 		moved:     prometheus.NewDesc("howdah_router_bytes_total", "Bytes relayed, by who sent them (client or server).", []string{"from"}, nil),
 		epoch:     prometheus.NewDesc("howdah_router_epoch", "The newest epoch seen.", nil, nil),
 		primaryUp: prometheus.NewDesc("howdah_router_primary_known", "1 if a primary is known that takes sessions.", nil, nil),
@@ -107,7 +110,7 @@ func newMetrics(r *Router) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.moved, m.epoch, m.primaryUp, m.paused, m.ownOpen, m.ownDialed, m.samples, m.lagBytes, m.lagTime} {
+	for _, d := range []*prometheus.Desc{m.open, m.onMember, m.pinned, m.moved, m.epoch, m.primaryUp, m.paused, m.ownOpen, m.ownDialed, m.samples, m.lagBytes, m.lagTime} {
 		ch <- d
 	}
 }
@@ -119,6 +122,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for member, n := range m.r.sessions.byMember() {
 		ch <- prometheus.MustNewConstMetric(m.onMember, prometheus.GaugeValue, float64(n), member)
+	}
+	pins := m.r.pins()
+	for _, p := range split.Pins() {
+		ch <- prometheus.MustNewConstMetric(m.pinned, prometheus.GaugeValue, float64(pins[p]), p.String())
 	}
 	ch <- prometheus.MustNewConstMetric(m.moved, prometheus.CounterValue, float64(m.fromClients.Load()), "client")
 	ch <- prometheus.MustNewConstMetric(m.moved, prometheus.CounterValue, float64(m.fromServers.Load()), "server")

@@ -53,6 +53,10 @@ type auto struct {
 	busy   bool // a standby is asked
 	block  bool // a standby has a transaction block of the session's
 	mid    bool // the client has got a part of a standby's message
+	// queries and transactions are what standbys carried out. pinned is what the tracker said when it was asked last, since pinnedAt.
+	queries, transactions uint64
+	pinned                split.Pin
+	pinnedAt              schema.Instant
 }
 
 const (
@@ -135,6 +139,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		a.busy, a.mid = false, a.mid && err != nil
 		if done {
 			a.tracker.Done(status)
+			a.count(batch, status)
 		} else {
 			a.tracker.Refuse()
 		}
@@ -159,6 +164,16 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		}
 	}
 	return done, nil
+}
+
+// count takes in a batch that a standby has carried out. The client's lock is held.
+func (a *auto) count(batch []byte, status byte) {
+	a.queries++
+	if status == 'I' {
+		a.transactions++
+	}
+	a.c.r.metrics.fromClients.Add(uint64(len(batch)))
+	a.c.account.fromClient.Add(uint64(len(batch)))
 }
 
 // standby returns the connection to a standby that may serve the next read, in the session's state; nil if the primary must serve it.
@@ -444,6 +459,7 @@ func (a *auto) tell(b []byte, mid bool) error {
 		return errSource{err}
 	}
 	a.c.r.metrics.fromServers.Add(uint64(len(b)))
+	a.c.account.fromServer.Add(uint64(len(b)))
 	return nil
 }
 

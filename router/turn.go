@@ -60,7 +60,9 @@ func (a *auto) orderNow(b []byte) (t turn, err error) {
 		t.moves = true
 		return t, nil
 	}
-	if t.Order = a.tracker.FromClient(b, c.machine.Idle()); t.Verb == split.Inject {
+	t.Order = a.tracker.FromClient(b, c.machine.Idle())
+	a.notePin()
+	if t.Verb == split.Inject {
 		message, n := a.tracker.Injection()
 		if c.machine.Hide(n) {
 			t.inject = message
@@ -82,6 +84,7 @@ func (a *auto) pinToServer() {
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
 	a.tracker.PinTo(split.PinServer)
+	a.notePin()
 }
 
 // rested says that the session does nothing with a standby any more.

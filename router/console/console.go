@@ -78,17 +78,46 @@ type Client struct {
 	ConnectedAt                             time.Time
 	Waiting                                 time.Duration // of one without a server: since when it waits
 	Member, Role, ServerAddr, ServerOwnAddr string        // empty without a server
-	Epoch                                   uint64        // of a primary
-	Held                                    bool          // by PAUSE
+	// ServerState is State as far as this server is concerned.
+	ServerState string
+	Epoch       uint64 // of a primary
+	Held        bool   // by PAUSE
+	// Reader is the standby that its reads go to, beside the server; nil while there is none.
+	Reader *Reader
+	// Pinned says why all of it goes to the primary, although its statements are routed one by one, and PinnedAt since when; empty if that is not so.
+	Pinned   string
+	PinnedAt time.Time
+}
+
+// Reader is a session's connection to a standby, beside the one to the primary.
+type Reader struct {
+	Member, State, Addr, OwnAddr string
+	ConnectedAt                  time.Time
 }
 
 // linked reports whether the session has a server.
 func (c Client) linked() bool { return c.Member != "" && c.State != StateWaiting }
 
-// The states that the console itself tells apart; a session that has neither is at work or idle.
+// servers is how many server connections the session has.
+func (c Client) servers() int {
+	n := 0
+	if c.linked() {
+		n++
+	}
+	if c.Reader != nil {
+		n++
+	}
+	return n
+}
+
+// The states of sessions; the console itself tells only the first two from the others.
 const (
-	StateWaiting = "waiting"
-	StateLogin   = "login"
+	StateWaiting     = "waiting"
+	StateLogin       = "login"
+	StateReplication = "replication"
+	StateActive      = "active"
+	StateTransaction = "transaction"
+	StateIdle        = "idle"
 )
 
 // Totals are what one database's sessions have done.
@@ -101,6 +130,9 @@ type Totals struct {
 type Route struct {
 	Name, Listen, Member, Reason string
 	Sessions, Waiting            int
+	// Of statement routing: how many of the sessions have a standby to read from, and where the next one would read.
+	Reading int
+	Reader  string
 }
 
 // Member is one member of the cluster as the router sees it.

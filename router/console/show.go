@@ -30,13 +30,13 @@ func topicNames() string {
 func showHelp(View) Table {
 	t := Table{columns: columns("command", "effect")}
 	for _, line := range [][2]string{
-		{"SHOW CLIENTS", "every session: id, state, member"},
+		{"SHOW CLIENTS", "every session: id, state, member, the standby that it reads from, or why it does not"},
 		{"SHOW CONFIG", "the options in force; changeable: RELOAD applies them"},
 		{"SHOW DATABASES", "the databases that sessions are in"},
 		{"SHOW LISTS", "how many of everything"},
 		{"SHOW POOLS", "sessions by database and user"},
 		{"SHOW ROUTES", "sessions by route, and where the next one goes"},
-		{"SHOW SERVERS", "every session's connection to its server"},
+		{"SHOW SERVERS", "every session's connections to its servers"},
 		{"SHOW STATE", "whether the router is paused or draining"},
 		{"SHOW STATS, STATS_TOTALS", "what was done since the start, by database"},
 		{"SHOW TOPOLOGY", "the members: who serves, how far behind"},
@@ -75,8 +75,8 @@ func yesNo(b bool) string {
 
 // pool is the sessions of one user in one database.
 type pool struct {
-	active, waiting, login int
-	longest                time.Duration
+	active, waiting, login, readers int
+	longest                         time.Duration
 }
 
 type poolKey struct{ database, user string }
@@ -100,6 +100,9 @@ func pools(v View) map[poolKey]*pool {
 		default:
 			p.active++
 		}
+		if c.Reader != nil {
+			p.readers++
+		}
 	}
 	return m
 }
@@ -110,14 +113,14 @@ func sortedPools(m map[poolKey]*pool) []poolKey {
 	})
 }
 
-// A session has its server to itself, so each active client has one active server.
+// A session has its servers to itself, so each active client has one active server, and another one if it reads from a standby.
 func showPools(v View) Table {
 	t := Table{columns: columns("database", "user", "cl_active#", "cl_waiting#", "cl_active_cancel_req#", "cl_waiting_cancel_req#", "sv_active#",
 		"sv_active_cancel#", "sv_being_canceled#", "sv_idle#", "sv_used#", "sv_tested#", "sv_login#", "maxwait#", "maxwait_us#", "pool_mode")}
 	m := pools(v)
 	for _, k := range sortedPools(m) {
 		p := m[k]
-		t.add(k.database, k.user, p.active, p.waiting, 0, 0, p.active-p.login, 0, 0, 0, 0, 0, p.login,
+		t.add(k.database, k.user, p.active, p.waiting, 0, 0, p.active-p.login+p.readers, 0, 0, 0, 0, 0, p.login,
 			int64(p.longest/time.Second), int64(p.longest%time.Second/time.Microsecond), "session")
 	}
 	return t
@@ -133,36 +136,48 @@ var connectionColumns = []string{"type", "user", "database", "state", "addr", "p
 const moment = "2006-01-02 15:04:05 MST"
 
 func showClients(v View) Table {
-	t := Table{columns: columns(append(slices.Clone(connectionColumns), "route", "member", "held#")...)}
+	t := Table{columns: columns(append(slices.Clone(connectionColumns), "route", "member", "held#", "reads_from", "pinned", "pinned_since")...)}
 	for _, c := range sortedClients(v) {
 		link := ""
 		if c.linked() {
 			link = "s" + strconv.FormatUint(c.ID, 10)
 		}
+		var readsFrom, pinnedSince any
+		if c.Reader != nil {
+			readsFrom = c.Reader.Member
+		}
+		if c.Pinned != "" {
+			pinnedSince = c.PinnedAt.Format(moment)
+		}
 		addr, port := hostPort(c.Addr)
 		localAddr, localPort := hostPort(c.LocalAddr)
 		t.add("C", c.User, c.Database, c.State, addr, port, localAddr, localPort, c.ConnectedAt.Format(moment),
 			int64(c.Waiting/time.Second), int64(c.Waiting%time.Second/time.Microsecond), 0, "c"+strconv.FormatUint(c.ID, 10), link, 0, c.TLS, c.Application, c.ID,
-			c.Route, c.Member, c.Held)
+			c.Route, c.Member, c.Held, readsFrom, c.Pinned, pinnedSince)
 	}
 	return t
 }
 
+// Both connections of a session that also reads from a standby have its id; the pointers differ.
 func showServers(v View) Table {
 	t := Table{columns: columns(append(slices.Clone(connectionColumns), "member", "role", "epoch#")...)}
-	for _, c := range sortedClients(v) {
-		if !c.linked() {
-			continue
-		}
-		addr, port := hostPort(c.ServerAddr)
-		localAddr, localPort := hostPort(c.ServerOwnAddr)
-		var epoch any
-		if c.Epoch != 0 {
-			epoch = c.Epoch
-		}
+	add := func(c Client, ptr, state, address, own string, since time.Time, of ...any) {
+		addr, port := hostPort(address)
+		localAddr, localPort := hostPort(own)
 		id := strconv.FormatUint(c.ID, 10)
-		t.add("S", c.User, c.Database, c.State, addr, port, localAddr, localPort, c.ConnectedAt.Format(moment), 0, 0, 0, "s"+id, "c"+id, 0, "", c.Application, c.ID,
-			c.Member, c.Role, epoch)
+		t.add(append([]any{"S", c.User, c.Database, state, addr, port, localAddr, localPort, since.Format(moment), 0, 0, 0, ptr + id, "c" + id, 0, "", c.Application, c.ID}, of...)...)
+	}
+	for _, c := range sortedClients(v) {
+		if c.linked() {
+			var epoch any
+			if c.Epoch != 0 {
+				epoch = c.Epoch
+			}
+			add(c, "s", c.ServerState, c.ServerAddr, c.ServerOwnAddr, c.ConnectedAt, c.Member, c.Role, epoch)
+		}
+		if r := c.Reader; r != nil {
+			add(c, "r", r.State, r.Addr, r.OwnAddr, r.ConnectedAt, r.Member, "standby", nil)
+		}
 	}
 	return t
 }
@@ -192,8 +207,8 @@ func showDatabases(v View) Table {
 	for _, d := range databases(v) {
 		n := 0
 		for _, c := range v.Clients {
-			if c.Database == d && c.linked() {
-				n++
+			if c.Database == d {
+				n += c.servers()
 			}
 		}
 		t.add(d, host, port, d, nil, v.MaxClients, 0, 0, "session", v.MaxClients, n, v.Paused, 0)
@@ -203,16 +218,14 @@ func showDatabases(v View) Table {
 
 func showLists(v View) Table {
 	t := Table{columns: columns("list", "items#")}
-	login, linked := 0, 0
+	login, servers := 0, 0
 	users := map[string]bool{}
 	for _, c := range v.Clients {
 		users[c.User] = true
 		if c.State == StateLogin {
 			login++
 		}
-		if c.linked() {
-			linked++
-		}
+		servers += c.servers()
 	}
 	t.add("databases", len(databases(v)))
 	t.add("users", len(users))
@@ -221,7 +234,7 @@ func showLists(v View) Table {
 	t.add("used_clients", len(v.Clients))
 	t.add("login_clients", login)
 	t.add("free_servers", 0)
-	t.add("used_servers", linked)
+	t.add("used_servers", servers)
 	return t
 }
 
@@ -253,9 +266,9 @@ func showConfig(v View) Table {
 }
 
 func showRoutes(v View) Table {
-	t := Table{columns: columns("route", "listen", "sessions#", "waiting#", "member", "reason")}
+	t := Table{columns: columns("route", "listen", "sessions#", "waiting#", "member", "reason", "reading#", "reader")}
 	for _, r := range v.Routes {
-		t.add(r.Name, r.Listen, r.Sessions, r.Waiting, r.Member, r.Reason)
+		t.add(r.Name, r.Listen, r.Sessions, r.Waiting, r.Member, r.Reason, r.Reading, r.Reader)
 	}
 	return t
 }

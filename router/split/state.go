@@ -30,6 +30,15 @@ const (
 
 var pinNames = [pins]string{"none", "temp", "settings", "call", "code", "unseen", "server"}
 
+// Pins are the reasons that there are, Unpinned left out.
+func Pins() []Pin {
+	var all []Pin
+	for p := Unpinned + 1; p < pins; p++ {
+		all = append(all, p)
+	}
+	return all
+}
+
 // String is one word, for metrics and logs.
 func (p Pin) String() string {
 	if p >= pins {
