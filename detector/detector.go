@@ -55,6 +55,7 @@ type Detector struct {
 	metaProblem string
 	joiner      joiner
 	promises    promises
+	cancels     cancels
 	foreign     map[string]bool // clusters whose gossip was logged
 }
 
@@ -95,6 +96,7 @@ func newDetector(cfg Config, now func() schema.Instant, log *zap.Logger) *Detect
 		meta:      cfg.meta(),
 		joiner:    newJoiner(cfg.Join),
 		promises:  newPromises(),
+		cancels:   newCancels(),
 		foreign:   map[string]bool{},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())

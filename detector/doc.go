@@ -1,7 +1,7 @@
 // Package detector tells who is alive and carries what members say about
 // themselves: hashicorp/memberlist between all sidecars and routers of one cluster.
 //
-// Three kinds of fact travel by three roads:
+// What travels goes by four roads:
 //
 //   - Liveness, and node metadata (kind, role, epoch, addresses): memberlist's own
 //     gossip, which reaches everybody even where packets are lost.
@@ -9,6 +9,8 @@
 //     as it is published, again after StatusInterval until a newer one is published,
 //     and in every push/pull exchange, so that a newcomer learns all of them at once.
 //   - Promises: a question to one named member, repeated until it is answered.
+//   - Cancel requests of PostgreSQL clients, from a router that was given one to the router whose session
+//     it means: sent once, over TCP.
 //
 // # Which status is newer
 //

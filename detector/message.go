@@ -17,6 +17,9 @@ const (
 	messageStatus = "status"
 	messageAsk    = "ask"
 	messageAnswer = "answer"
+	// A cancel request that one router passes on to another, and that it was carried out.
+	messageCancel    = "cancel"
+	messageCancelled = "cancelled"
 )
 
 var (
@@ -34,7 +37,7 @@ type message struct {
 	// Number and Status are those of messageStatus.
 	Number uint64         `json:"n,omitempty"`
 	Status *schema.Status `json:"s,omitempty"`
-	// ID names a question, in messageAsk and messageAnswer; it is unique in one Generation of the asker.
+	// ID names a question, in all kinds below; it is unique in one Generation of the asker.
 	ID uint64 `json:"i,omitempty"`
 	// To is the member that is asked, ReplyTo the asker's gossip address, Attempt counts from 1.
 	To      string                 `json:"t,omitempty"`
@@ -42,6 +45,10 @@ type message struct {
 	Attempt int                    `json:"a,omitempty"`
 	Ask     *schema.PromiseRequest `json:"q,omitempty"`
 	Answer  *schema.PromiseReply   `json:"p,omitempty"`
+	// Key is the cancel key in messageCancel. In messageCancelled, Found says that it was a session's, Dropped that nobody looked.
+	Key     []byte `json:"x,omitempty"`
+	Found   bool   `json:"y,omitempty"`
+	Dropped bool   `json:"z,omitempty"`
 }
 
 // held is a status with its place in the order of statuses.
@@ -103,6 +110,9 @@ func decodeMessage(b []byte, cluster string) (message, error) {
 		ok = ok && m.Ask != nil && m.To != "" && m.ReplyTo != ""
 	case messageAnswer:
 		ok = ok && m.Answer != nil
+	case messageCancel:
+		ok = ok && len(m.Key) > 0 && m.To != "" && m.ReplyTo != ""
+	case messageCancelled:
 	default:
 		ok = false
 	}

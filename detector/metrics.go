@@ -20,7 +20,9 @@ type Metrics struct {
 	// PromisesAsked counts questions, PromisesAnswered answers given to others, PromisesDropped questions
 	// that came while too many were being answered.
 	PromisesAsked, PromisesAnswered, PromisesDropped uint64
-	JoinAttempts, JoinFailures                       uint64
+	// CancelsCarriedOut counts cancel requests that other routers passed on, CancelsDropped those that came while too many were being carried out.
+	CancelsCarriedOut, CancelsDropped uint64
+	JoinAttempts, JoinFailures        uint64
 	// Peers counts peers by their liveness.
 	Peers map[schema.Liveness]int
 	// HealthScore is memberlist's opinion of this process: 0 is well; more means that it stretches its probes.
@@ -33,6 +35,7 @@ type counters struct {
 	statusesHeard, statusesStale, statusesRelayed    atomic.Uint64
 	malformed, foreign                               atomic.Uint64
 	promisesAsked, promisesAnswered, promisesDropped atomic.Uint64
+	cancelsCarriedOut, cancelsDropped                atomic.Uint64
 	joinAttempts, joinFailures                       atomic.Uint64
 }
 
@@ -45,6 +48,7 @@ func (d *Detector) Metrics() Metrics {
 		Dropped: d.box.drops(), Malformed: c.malformed.Load(), Foreign: c.foreign.Load() + d.logs.foreign.Load(),
 		LogLinesDropped: d.logs.dropped.Load(),
 		PromisesAsked:   c.promisesAsked.Load(), PromisesAnswered: c.promisesAnswered.Load(), PromisesDropped: c.promisesDropped.Load(),
+		CancelsCarriedOut: c.cancelsCarriedOut.Load(), CancelsDropped: c.cancelsDropped.Load(),
 		JoinAttempts: c.joinAttempts.Load(), JoinFailures: c.joinFailures.Load(),
 		Peers:       map[schema.Liveness]int{},
 		HealthScore: d.ml.GetHealthScore(),

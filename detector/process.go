@@ -17,6 +17,8 @@ type findings struct {
 	malformed   []error
 	asks        []message
 	answers     []message
+	cancels     []message // to be carried out
+	cancelled   []message
 }
 
 // process takes in what has arrived and tells who must know.
@@ -59,6 +61,12 @@ func (d *Detector) process(m mail, ticked bool) {
 	}
 	for _, a := range r.answers {
 		d.promises.deliver(a)
+	}
+	for _, c := range r.cancels {
+		d.carryOut(c)
+	}
+	for _, c := range r.cancelled {
+		d.cancels.deliver(c)
 	}
 	if r.changed {
 		poke(d.changes)
@@ -121,6 +129,12 @@ func (d *Detector) takeMessage(r *findings, b []byte, now schema.Instant) {
 		}
 	case messageAnswer:
 		r.answers = append(r.answers, m)
+	case messageCancel:
+		if m.To == d.cfg.Name {
+			r.cancels = append(r.cancels, m)
+		}
+	case messageCancelled:
+		r.cancelled = append(r.cancelled, m)
 	}
 }
 

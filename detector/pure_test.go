@@ -134,6 +134,8 @@ func TestMessagesRefused(t *testing.T) {
 		"kind":        func(m *message) { m.Kind = "shout" },
 		"empty ask":   func(m *message) { m.Kind = messageAsk },
 		"no answer":   func(m *message) { m.Kind = messageAnswer },
+		"no key":      func(m *message) { m.Kind, m.To, m.ReplyTo = messageCancel, "b", "127.0.0.1:1" },
+		"no way back": func(m *message) { m.Kind, m.To, m.Key = messageCancel, "b", []byte{1} },
 		"other's own": func(m *message) { m.Status = &schema.Status{Name: "a", Cluster: "other"} },
 	} {
 		m := good
