@@ -164,10 +164,12 @@ func (c *Router) Run(ctx context.Context) error {
 	}()
 	reload := &routerReload{load: c.load, fresh: func() *Router { return NewRouter(c.stdio) }, level: level, log: log, inForce: c.set.Values()}
 	c.Settings, c.ReadAgain, c.Version = reload.settings, reload.again, buildVersion()
+	c.Forward = gossip.Cancel
 	r, err := router.New(c.Options, k, boottime.Now, log.Named("router"))
 	if err != nil {
 		return err
 	}
+	gossip.HandleCancels(r.CancelForwarded)
 	reload.apply = r.Apply
 	wg.Go(func() { reload.on(ctx, signals) })
 	return r.Run(ctx)

@@ -11,6 +11,14 @@ import (
 // AskRoles has a test answer for the servers.
 func (o *Options) AskRoles(ask role.Ask) { o.askRoles = ask }
 
+// Routers are the others that a cancel request may be passed on to.
+func (r *Router) Routers() []string {
+	if known := r.forwards.routers.Load(); known != nil {
+		return *known
+	}
+	return nil
+}
+
 // ClientLetters reads the messages of a login as they come from a client, up to the first that is not taken.
 func ClientLetters(conn net.Conn) [][]byte { return readLetters(conn, checkClient) }
 

@@ -27,7 +27,7 @@ type metrics struct {
 	decisions map[route.Consistency][2]prometheus.Observer // by the primary, by a standby
 	reroutes  prometheus.Counter
 	retries   *prometheus.CounterVec
-	cancels   prometheus.Counter
+	cancels   *prometheus.CounterVec
 	moves     prometheus.Counter
 	open      *prometheus.Desc
 	onMember  *prometheus.Desc
@@ -77,9 +77,9 @@ func newMetrics(r *Router) *metrics {
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "howdah_router_retries_total", Help: "Attempts to begin a session on a server that failed and were followed by another, by route.",
 		}, []string{"route"}),
-		cancels: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "howdah_router_cancels_total", Help: "Cancel requests delivered.",
-		}),
+		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "howdah_router_cancels_total", Help: "Cancel requests, by where they went: to a server, to the router whose session they mean, or to nobody.",
+		}, []string{"to"}),
 		moves: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_moved_total", Help: "Sessions that went on with another server connection to a primary after they had lost theirs.",
 		}),
@@ -205,4 +205,4 @@ func (m *metrics) rerouted(n int) { m.reroutes.Add(float64(n)) }
 
 func (m *metrics) retried(of route.Route) { m.retries.WithLabelValues(string(of)).Inc() }
 
-func (m *metrics) cancelled() { m.cancels.Inc() }
+func (m *metrics) cancelled(to string) { m.cancels.WithLabelValues(to).Inc() }

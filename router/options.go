@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -60,6 +61,9 @@ type Options struct {
 	// OwnPassword gives the password of the role howdah_router, with which the router itself asks servers what no client session may
 	// be used to ask (package own). It is called for every attempt to connect. Nil: what needs that is off.
 	OwnPassword func() (string, error)
+
+	// Forward passes a cancel request on to another router, whose CancelForwarded is called there, and returns whether the key is a session's of its. Nil: such requests are dropped.
+	Forward func(ctx context.Context, router string, key []byte) (found bool, err error)
 
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency

@@ -88,8 +88,10 @@ func (r *Router) learn(ctx context.Context) {
 // first: a session that registers later looks at it again, so none slips between the two.
 func (r *Router) learnOnce() {
 	state, ok := r.knowledge.State()
+	peers := r.knowledge.Peers()
+	r.forwards.learn(peers, r.o.Cluster, r.o.Name)
 	t, mem := topology.Merge(topology.Input{
-		Now: r.now(), Cluster: r.o.Cluster, Peers: r.knowledge.Peers(), State: state, HasState: ok,
+		Now: r.now(), Cluster: r.o.Cluster, Peers: peers, State: state, HasState: ok,
 	}, r.sessions.memory)
 	r.sessions.memory = mem
 	before := r.picture.now.Load()

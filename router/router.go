@@ -75,6 +75,7 @@ type Router struct {
 	passing  sync.Once
 	catalogs catalogs
 	refused  refusals
+	forwards forwards
 
 	// work counts the goroutines that serve a connection, unstarted the connections that have not
 	// said yet what they want.

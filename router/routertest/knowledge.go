@@ -74,6 +74,13 @@ func (k *Knowledge) Hear(statuses ...schema.Status) {
 	})
 }
 
+// HearRouter tells of another router.
+func (k *Knowledge) HearRouter(name string) {
+	k.change(func() {
+		k.members[name] = schema.Peer{Name: name, Kind: "router", Liveness: schema.LivenessAlive, Status: schema.Status{Name: name, Cluster: Cluster}, HeardAt: k.now()}
+	})
+}
+
 // Liveness changes what gossip thinks of a member.
 func (k *Knowledge) Liveness(name string, l schema.Liveness) {
 	k.change(func() {
