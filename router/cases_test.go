@@ -64,6 +64,14 @@ var writes = []scriptCase{
 		primary(query("INSERT INTO t VALUES (100, 'w')")), either(count), primary(extended("UPDATE t SET s = 'v' WHERE n = 100")), either(extended("SELECT s FROM t WHERE n = 100")),
 		primary(query("DELETE FROM t WHERE n = 100")), either(count), standby(count), standby(extended("SELECT count(*) FROM t")),
 	}},
+	{name: "lists that look like calls", turns: []turn{
+		primary(query("INSERT INTO t (n, s) VALUES (103, lower('C')) ON CONFLICT (n) DO UPDATE SET (n, s) = (103, 'd')")), standby(count),
+		primary(extended("UPDATE t SET (n, s) = (SELECT a, b FROM (VALUES (103, 'e')) x(a, b)) WHERE n IN (103)")), primary(query("DELETE FROM t USING (VALUES (103)) x(a) WHERE n = x.a RETURNING (n), s")), standby(count),
+	}},
+	{name: "what a definition calls", turns: []turn{
+		primary(query("CREATE TABLE made AS SELECT sets('a') AS s")), primary(searched), primary(query("DISCARD ALL")), primary(query("ALTER TABLE made ADD COLUMN n int DEFAULT length(sets('a'))")), primary(searched),
+		primary(query("DISCARD ALL")), primary(query("DROP TABLE made")), standby(searched),
+	}},
 	{name: "a data-modifying CTE", turns: []turn{
 		primary(query("WITH w AS (INSERT INTO t VALUES (101, 'w') RETURNING n) SELECT n FROM w")),
 		primary(extended("WITH r AS (SELECT 1), w AS (UPDATE t SET s = 'v' WHERE n = 101 RETURNING s) SELECT s FROM w")),
@@ -192,6 +200,10 @@ var states = []scriptCase{
 	{name: "a temporary table shadows another", turns: []turn{
 		standby(searched), primary(query("CREATE TEMP TABLE t AS SELECT 1 AS n, 'mine' AS s")), primary(searched), primary(extended("SELECT s FROM t WHERE n = 1")), primary(query("DROP TABLE t")), primary(searched),
 		primary(query("DISCARD ALL")), standby(searched), primary(query("BEGIN; CREATE TEMP TABLE t (n int, s text) ON COMMIT DROP")), primary(searched), primary(query("COMMIT")), primary(searched),
+	}},
+	{name: "search_path begins with pg_temp", turns: []turn{
+		primary(query("SET search_path = pg_temp, public")), primary(query("CREATE TABLE mine AS SELECT 1 AS n")), primary(query("SELECT n FROM mine")), primary(extended("SELECT n FROM pg_temp.mine")), primary(query("DISCARD ALL")),
+		standby(count),
 	}},
 	{name: "SET", turns: []turn{
 		standby(searched), primary(query("SET search_path = other")), standby(searched), either(extended("SELECT current_setting('search_path')")), primary(extended("SET search_path TO public, other")), standby(searched),

@@ -100,6 +100,11 @@ func TestWhereBatchesGo(t *testing.T) {
 	s := func(b []byte) step { return step{b, "standby"} }
 	for name, steps := range map[string][]step{
 		"a write, then a read":                     {p(query("INSERT INTO t VALUES (1)")), s(query("SELECT 1"))},
+		"a list of columns":                        {p(query("INSERT INTO t (n, s) VALUES (1, lower('x')) ON CONFLICT (n) DO UPDATE SET (n, s) = (1, 'x')")), s(query("SELECT 1"))},
+		"a function named like a keyword":          {p(query("UPDATE t SET n = release(1)")), p(query("SELECT 1"))},
+		"a table of what a function says":          {p(query("CREATE TABLE u AS SELECT mine()")), p(query("SELECT 1"))},
+		"a table with functions":                   {p(query("CREATE TABLE u (n int DEFAULT mine())")), s(query("SELECT 1"))},
+		"tables are temporary by search_path":      {p(query("SET search_path = pg_temp, public")), p(query("SELECT 1"))},
 		"several statements, one writes":           {p(query("SELECT 1; INSERT INTO t VALUES (1)")), p(query("INSERT INTO t VALUES (1); SELECT 1")), s(query("SELECT 1; SELECT 2"))},
 		"begin and end in one text":                {p(query("BEGIN; DELETE FROM t; END")), s(query("SELECT 1"))},
 		"an INSERT and a SELECT before one Sync":   {p(join(rt.Parse("", "INSERT INTO t VALUES (1)"), rt.Bind("", ""), rt.Execute(""), rt.Parse("", "SELECT 1"), rt.Bind("", ""), rt.Execute(""), sync))},

@@ -27,7 +27,7 @@ var hazards = map[string]struct {
 	"FOR UPDATE behind VALUES":                    {"(VALUES (1)) FOR UPDATE", ReasonLocking},
 	"SELECT INTO":                                 {"SELECT 1 INTO x FROM t", ReasonInto},
 	"SELECT INTO TEMP":                            {"SELECT 1 INTO TEMP x", ReasonInto},
-	"EXPLAIN ANALYZE of a write":                  {"EXPLAIN ANALYZE DELETE FROM t", ReasonStatement},
+	"EXPLAIN ANALYZE of a write":                  {"EXPLAIN ANALYZE DELETE FROM t", ReasonModifying},
 	"EXPLAIN (ANALYZE) of a write in a CTE":       {"EXPLAIN (ANALYZE, COSTS off) WITH x AS (DELETE FROM t RETURNING 1) SELECT 1", ReasonModifying},
 	"EXPLAIN ANALYZE of a read":                   {"EXPLAIN (ANALYZE) SELECT 1", 0},
 	"EXPLAIN of EXECUTE":                          {"EXPLAIN ANALYZE EXECUTE p", ReasonStatement},

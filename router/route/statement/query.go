@@ -24,6 +24,11 @@ type level struct {
 	distinct bool
 	// operator: OPERATOR(...), if the last thing in it is an operator.
 	operator bool
+	// joins is how many JOINs await their condition, and joined says that the last ON began one; natural: the next JOIN takes none.
+	joins           uint8
+	joined, natural bool
+	// cases is how many CASEs are open.
+	cases uint8
 }
 
 // shape is what stands before a token, as far as it tells what the token can be.
@@ -241,6 +246,7 @@ func (p *parser) keyword(w word) {
 			return
 		}
 		p.refuse(ReasonModifying)
+		l.selects = true // also its FROM begins a list of tables
 	case kInto:
 		p.refuse(ReasonInto)
 	case kShare, kNo, kKey:
@@ -259,11 +265,28 @@ func (p *parser) keyword(w word) {
 		if l.selects && !p.prev.is(kDistinct) {
 			l.clause = clauseFrom
 		}
+	case kCross, kNatural:
+		l.natural = true
 	case kJoin:
 		if l.clause == clauseCondition {
 			l.clause = clauseFrom
 		}
+		if !l.natural {
+			l.joins++
+		}
+		l.natural = false
+	case kUsing:
+		l.joins -= min(l.joins, 1)
+		if l.selects && p.v.Reason >= ReasonModifying {
+			l.clause = clauseFrom // of DELETE and MERGE
+		}
+	case kCase:
+		l.cases++
+	case kEnd:
+		l.cases -= min(l.cases, 1)
 	case kOn:
+		l.joined = l.joins > 0
+		l.joins -= min(l.joins, 1)
 		if l.clause == clauseFrom {
 			l.clause = clauseCondition
 		}
@@ -283,6 +306,9 @@ func (p *parser) noCall(w word, mere bool) bool {
 	before := p.chain
 	if before.shape == shapeCast || before.is(kAs) {
 		return true // a type with its modifiers, or an alias with its columns
+	}
+	if p.v.Reason >= ReasonModifying && p.columns(w) {
+		return true
 	}
 	if mere {
 		return false
@@ -337,6 +363,23 @@ func (p *parser) noCall(w word, mere bool) bool {
 	return false
 }
 
+// columns reports whether the parenthesis behind the name in hand begins the list of columns that a statement writes, or that a conflict is about. It is
+// asked about what is known to modify only.
+func (p *parser) columns(w word) bool {
+	l := &p.levels[p.depth]
+	switch {
+	case p.chain.is(kInto):
+		return true
+	case w == kSet:
+		return p.prev.shape == shapeOperand || p.prev.is(kUpdate)
+	case w == kConflict:
+		return p.prev.is(kOn) && !l.joined
+	case w == kInsert:
+		return p.prev.is(kThen) && l.cases == 0
+	}
+	return false
+}
+
 // named reports whether the name in hand is the one given, which is in lower case.
 func (p *parser) named(name string) bool {
 	text := p.lexer.text[p.cur.start:p.cur.end]
@@ -363,6 +406,9 @@ func (p *parser) call() {
 
 // relation judges a name that calls nothing: some catalogs and columns are not the same on all servers.
 func (p *parser) relation() {
+	if p.v.Reason >= ReasonModifying && (p.cur.kind == tokenEscaped || p.named("pg_settings")) {
+		p.v.Flags |= FlagSetConfig // UPDATE pg_settings calls set_config
+	}
 	if p.cur.kind == tokenEscaped {
 		p.doubt(ReasonName)
 		return

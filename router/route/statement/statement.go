@@ -128,6 +128,8 @@ const (
 	FlagOpaque
 	// FlagBodyReads: the statement behind PREPARE ... AS, or every argument of EXECUTE, is a read.
 	FlagBodyReads
+	// FlagFunctions: may change what functions there are, or how volatile they are.
+	FlagFunctions
 )
 
 // Access is a transaction's READ ONLY or READ WRITE, Isolation its level, Deferral its DEFERRABLE or NOT DEFERRABLE, as

@@ -1,5 +1,7 @@
 package statement
 
+import "bytes"
+
 // Parameter is a run-time parameter that the router itself has to do with.
 type Parameter uint8
 
@@ -136,7 +138,10 @@ func (p *parser) plain() {
 		p.session(Notify, false)
 	case kLock:
 		p.session(Lock, false)
-	case kInsert, kUpdate, kDelete, kMerge, kTruncate:
+	case kInsert, kUpdate, kDelete, kMerge:
+		p.v.Kind = Modify
+		p.query(false)
+	case kTruncate:
 		p.v.Kind = Modify
 		p.refuse(ReasonModifying)
 	case kCall, kDo:
@@ -182,39 +187,6 @@ func (p *parser) skip() {
 				p.v.Flags |= FlagUnknownCall
 			}
 		}
-	}
-}
-
-// define passes over a statement that changes the schema. What stands in the body of a function is not told apart:
-// semicolons between BEGIN ATOMIC and its END end no statement, so nothing behind it is looked at.
-func (p *parser) define() {
-	p.v.Kind = Define
-	p.refuse(ReasonStatement)
-	depth := 0
-	for n := 0; p.cur.kind != tokenEnd; n++ {
-		switch p.cur.kind {
-		case tokenBad:
-			p.unreadable(p.lexer.reason)
-			return
-		case tokenOpen:
-			depth++
-		case tokenClose:
-			depth--
-		case tokenSemicolon:
-			if depth <= 0 {
-				return
-			}
-		}
-		switch w := p.word(); {
-		case w == kBegin && p.next.kind == tokenWord && p.next.word == kAtomic:
-			p.unreadable(ReasonStatement)
-			return
-		case (w == kTemp || w == kTemporary) && n < 5 || p.named("pg_temp"):
-			p.v.Flags |= FlagTemp
-		case p.named("set_config") || p.cur.kind == tokenEscaped:
-			p.v.Flags |= FlagSetConfig
-		}
-		p.advance()
 	}
 }
 
@@ -329,6 +301,9 @@ func (p *parser) set() {
 	start := p.spanOf(p.cur).Start
 	for p.cur.kind != tokenEnd && p.cur.kind != tokenSemicolon && p.cur.kind != tokenBad {
 		p.v.Value = Span{start, p.spanOf(p.cur).End}
+		if p.v.Parameter == SearchPath && p.mayNameTemp() {
+			p.v.Flags |= FlagTemp
+		}
 		p.advance()
 	}
 	switch p.v.Parameter {
@@ -336,6 +311,30 @@ func (p *parser) set() {
 		DefaultTransactionIsolation, DefaultTransactionDeferrable:
 		p.v.Block = false
 	}
+}
+
+// mayNameTemp reports whether the token in hand, of a search_path, may be the schema of temporary objects, which is made where a CREATE needs it. What is
+// written with an escape or in pieces is not worked out.
+func (p *parser) mayNameTemp() bool {
+	text := p.lexer.text[p.cur.start:p.cur.end]
+	switch p.cur.kind {
+	case tokenEscaped:
+		return true
+	case tokenString:
+		if p.next.kind == tokenString || bytes.IndexByte(text, '\\') >= 0 || bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 || len(text) > 0 && text[0]|0x20 == 'u' {
+			return true
+		}
+	case tokenWord, tokenQuoted:
+	default:
+		return false
+	}
+	const temp = "pg_temp"
+	for i := range len(text) - len(temp) + 1 {
+		if equalFold(text[i:i+len(temp)], temp) {
+			return true
+		}
+	}
+	return false
 }
 
 // parameter reads the name of a parameter. It returns true for the forms in several words, and for those in one that
@@ -410,7 +409,7 @@ func (p *parser) show() {
 func (p *parser) body() {
 	if p.cur.kind != tokenOpen {
 		switch p.word() {
-		case kSelect, kValues, kTable, kWith:
+		case kSelect, kValues, kTable, kWith, kInsert, kUpdate, kDelete, kMerge:
 		default:
 			p.refuse(ReasonStatement)
 			p.skip()
@@ -458,7 +457,7 @@ func (p *parser) copy() {
 	if p.cur.kind == tokenOpen {
 		p.advance()
 		switch p.word() {
-		case kSelect, kValues, kTable, kWith:
+		case kSelect, kValues, kTable, kWith, kInsert, kUpdate, kDelete, kMerge:
 			p.query(true)
 		default:
 			if p.cur.kind == tokenOpen {
@@ -493,6 +492,10 @@ func (p *parser) copy() {
 	case p.take(kFrom):
 		p.v.Kind = CopyIn
 		p.refuse(ReasonModifying)
+		for p.cur.kind != tokenEnd && p.cur.kind != tokenBad && p.cur.kind != tokenSemicolon && p.word() != kWhere {
+			p.advance() // where from, and options
+		}
+		p.query(false)
 	case p.take(kTo) && p.take(kStdout):
 	default:
 		p.refuse(ReasonCopy)

@@ -177,4 +177,7 @@ var (
 	kRefresh, kGrant, kRevoke                                  = is("refresh"), is("grant"), is("revoke")
 	kComment, kSecurity, kImport                               = is("comment"), is("security"), is("import")
 	kPartition                                                 = is("partition")
+	kCase, kConflict, kNatural, kThen                          = is("case"), is("conflict"), is("natural"), is("then")
+	kDomain, kExtension, kFunction, kProcedure, kReferences    = is("domain"), is("extension"), is("function"), is("procedure"), is("references")
+	kRoutine, kIdentity, kInclude, kOptions                    = is("routine"), is("identity"), is("include"), is("options")
 )

@@ -54,4 +54,14 @@ var corpus = []string{
 	"EXPLAIN (VALUES 1) CREATE TABLE x AS SELECT 1", "SELECT a FROM t ORDER BY (a), (b)", "SELECT CAST(a AS character varying(3)), CAST(a AS bit varying(3))",
 	"WITH RECURSIVE x AS (SELECT 1 UNION ALL SELECT 1) SEARCH DEPTH FIRST BY a SET key UPDATE t SET a = 1",
 	"MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE", "UPDATE t SET a = 1", "DELETE FROM t USING u", "INSERT INTO t DEFAULT VALUES ON CONFLICT DO NOTHING",
+	// What writes, with lists that look like calls, and with calls.
+	"INSERT INTO s.t AS x (a, b) VALUES (1, nextval('s')) ON CONFLICT (a, lower(b)) WHERE a > 0 DO UPDATE SET (a, b) = (1, excluded.b) RETURNING (a), setval('s', 1)",
+	"INSERT INTO t (a) OVERRIDING USER VALUE SELECT a FROM u JOIN v USING (a) ON CONFLICT (a) DO NOTHING", "INSERT INTO t SELECT a FROM u JOIN v ON conflict(v.a)", "INSERT INTO release (a) VALUES (release(1))",
+	"INSERT INTO t SELECT a FROM u JOIN v JOIN w ON true ON conflict(v.a) ON CONFLICT (a) DO NOTHING", "UPDATE t AS x SET (a, b) = (SELECT c, d FROM u y(c, d)), e[1] = set(2) FROM v z(f) WHERE x.a IN (1, 2)",
+	"UPDATE ONLY t SET a = nextval('s')", "DELETE FROM t USING u x(a, b), nextval('s') WHERE t.a = ANY (ARRAY[1]) RETURNING (t.a), b", "DELETE FROM t USING u WHERE notify(a)", "UPDATE t SET a = \"insert\"(1)",
+	"MERGE INTO t USING (SELECT 1) x(a) ON t.a = x.a WHEN MATCHED AND CASE WHEN x.a IN (1) THEN insert(1) END THEN UPDATE SET (a) = ROW (1) WHEN NOT MATCHED THEN INSERT (a, b) VALUES (1, 2)",
+	"WITH x (a) AS MATERIALIZED (SELECT 1) INSERT INTO t (a) TABLE x", "WITH x AS (INSERT INTO t (a) VALUES (1) RETURNING nextval('s')) SELECT * FROM x", "EXPLAIN ANALYZE INSERT INTO t (a) VALUES (nextval('s'))",
+	"PREPARE p (int) AS INSERT INTO t (a) VALUES (release($1))", "COPY (UPDATE t SET (a) = ROW (1) RETURNING nextval('s')) TO STDOUT", "COPY t (a) FROM STDIN WITH (FORMAT csv, FORCE_NULL (a)) WHERE release(a)",
+	"CREATE TABLE t (a) AS SELECT release(1)", "CREATE TABLE t (a numeric(3)) PARTITION BY RANGE (a)", "CREATE TABLE t PARTITION OF u FOR VALUES FROM (release(1)) TO (2)", "CREATE MATERIALIZED VIEW v AS (SELECT nextval('s'))",
+	"ALTER TABLE t ADD COLUMN a int DEFAULT release(1), ADD FOREIGN KEY (a) REFERENCES s.u (b)", "ALTER TABLE t ALTER a TYPE int USING notify(a)", "ALTER DOMAIN d ADD CHECK (release(value))",
 }

@@ -521,22 +521,56 @@ func (g *generator) modify() {
 	case 0:
 		g.words("insert into")
 		g.relation()
+		g.maybe(15, "as x")
+		g.maybe(50, "( a , b )")
 		g.query()
-		g.maybe(30, "on conflict do nothing")
+		g.when(40, g.conflict)
 	case 1:
 		g.words("update")
 		g.relation()
-		g.words("set a =")
-		g.expression()
+		g.add("set")
+		g.list(2, g.assignment)
+		g.when(20, g.from)
+		g.when(40, func() { g.add("where"); g.expression() })
 	case 2:
 		g.words("delete from")
 		g.relation()
+		g.maybe(20, g.pick("using u x ( a , b )", "using u join v on conflict ( a )", "using nextval ( 's' )"))
 		g.when(50, func() { g.add("where"); g.expression() })
 	case 3:
-		g.words("merge into t using u on")
+		g.words("merge into t using u x ( a ) on")
 		g.expression()
-		g.words("when matched then delete")
+		g.words("when matched and")
+		g.expression()
+		g.words("then")
+		g.words(g.pick("delete", "update set ( a , b ) = row ( 1 , 2 )", "update set a = nextval ( 's' )"))
+		g.maybe(50, "when not matched then insert ( a , b ) values ( 1 , 2 )")
 	}
+	g.when(20, func() { g.add("returning"); g.list(2, g.expression) })
+}
+
+func (g *generator) conflict() {
+	g.words("on conflict")
+	g.when(60, func() {
+		g.parens(func() { g.list(2, func() { g.parens(g.expression) }) })
+	})
+	g.add("do")
+	if g.chance(50) {
+		g.add("nothing")
+		return
+	}
+	g.words("update set")
+	g.list(2, g.assignment)
+}
+
+func (g *generator) assignment() {
+	if g.chance(60) {
+		g.words("a =")
+		g.expression()
+		return
+	}
+	g.words("( a , b ) =")
+	g.parens(g.query)
 }
 
 // statement is a query in two of three cases.

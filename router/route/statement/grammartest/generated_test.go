@@ -27,6 +27,7 @@ func TestGeneratedAgainstTheGrammar(t *testing.T) {
 	for range *texts {
 		text := generate(r)
 		agrees(t, f, text)
+		seesCalls(t, f, text)
 		tree, err := pg.Parse(text)
 		if err != nil {
 			continue

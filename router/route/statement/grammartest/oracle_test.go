@@ -156,6 +156,68 @@ func agrees(tb testing.TB, f *statement.Functions, text string) {
 	}
 }
 
+// callsUnknown returns a function that a text calls, as it is carried out, and that is not known; "" where there is none.
+func callsUnknown(f *statement.Functions, text string) string {
+	tree, err := pg.ParseToJSON(text)
+	if err != nil {
+		return ""
+	}
+	var root struct {
+		Stmts []struct{ Stmt map[string]any }
+	}
+	if err := json.Unmarshal([]byte(tree), &root); err != nil {
+		return "the tree does not decode: " + err.Error()
+	}
+	for _, s := range root.Stmts {
+		for kind, body := range s.Stmt {
+			fields, _ := body.(map[string]any)
+			switch kind {
+			case "ViewStmt", "RuleStmt", "CreateFunctionStmt", "CreateTrigStmt", "CreatePolicyStmt", "IndexStmt", "CreateDomainStmt":
+				continue // not now
+			case "CreateStmt":
+				body = fields["partbound"]
+			}
+			if name := unknownCall(f, body); name != "" {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+func unknownCall(f *statement.Functions, n any) string {
+	switch n := n.(type) {
+	case []any:
+		for _, e := range n {
+			if name := unknownCall(f, e); name != "" {
+				return name
+			}
+		}
+	case map[string]any:
+		for key, value := range n {
+			if key == "FuncCall" {
+				if name := functionName(value); !f.Has(name) && !grammarCalls(value, name) {
+					return name
+				}
+			}
+			if name := unknownCall(f, value); name != "" {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// seesCalls fails if a text calls what is not known and the classifier does not see it.
+func seesCalls(tb testing.TB, f *statement.Functions, text string) {
+	tb.Helper()
+	if v := verdict(f, text); !v.Is(statement.FlagUnknownCall | statement.FlagOpaque | statement.FlagSetConfig) {
+		if name := callsUnknown(f, text); name != "" {
+			tb.Errorf("calls %s by the grammar, nothing unknown by the classifier: %q", name, text)
+		}
+	}
+}
+
 func TestCorpusAgainstTheGrammar(t *testing.T) {
 	f := functions(t)
 	reads, known := 0, 0
@@ -165,6 +227,7 @@ func TestCorpusAgainstTheGrammar(t *testing.T) {
 			t.Errorf("does not parse: %s", text)
 		}
 		agrees(t, f, text)
+		seesCalls(t, f, text)
 		if why != "" {
 			continue
 		}
@@ -193,6 +256,7 @@ func FuzzClassify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.IndexByte(text, 0) < 0 {
 			agrees(t, set, text)
+			seesCalls(t, set, text)
 		}
 	})
 }
