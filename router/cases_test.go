@@ -119,8 +119,14 @@ var writes = []scriptCase{
 		standby(query("SELECT turning(1)")), primary(query("CREATE OR REPLACE FUNCTION turning(n int) RETURNS int LANGUAGE sql VOLATILE AS 'INSERT INTO public.seen VALUES (n) RETURNING n'")),
 		standby(query("SELECT 1")), {on: onPrimary, settled: true, sent: query("SELECT turning(2)")}, either(touches),
 		primary(query("DISCARD ALL")), primary(query("CREATE OR REPLACE FUNCTION turning(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT n'")),
-		standby(query("SELECT 1")), standby(query("SELECT turning(3)")), primary(query("ALTER FUNCTION turning VOLATILE")), standby(query("SELECT 1")),
-		{on: onPrimary, settled: true, sent: query("SELECT turning(4)")},
+		standby(query("SELECT 1")), standby(query("SELECT turning(3)")), quiet(prepare("turning", "SELECT turning(5)")), standby(execute("turning")),
+		primary(query("ALTER FUNCTION turning VOLATILE")), standby(query("SELECT 1")), {on: onPrimary, settled: true, sent: query("SELECT turning(4)")},
+		primary(query("DISCARD ALL")), quiet(prepare("turning", "SELECT turning(5)")), standby(query("SELECT 1")), {on: onPrimary, settled: true, sent: execute("turning")},
+	}},
+	{name: "a prepared statement whose function turns volatile", turns: []turn{
+		primary(query("ALTER FUNCTION turning STABLE")), quiet(prepare("turning", "SELECT turning(6)")), standby(execute("turning")), primary(query("ALTER FUNCTION turning VOLATILE")), primary(query("SELECT turning(7)")),
+		primary(execute("turning")), primary(query("ALTER FUNCTION turning STABLE")), primary(query("DISCARD ALL")), quiet(prepare("turning", "SELECT turning(8)")), standby(execute("turning")),
+		primary(query("ALTER FUNCTION turning VOLATILE")), standby(query("SELECT 1")), {on: onPrimary, settled: true, sent: execute("turning")}, either(touches),
 	}},
 	{name: "advisory locks", turns: []turn{
 		primary(query("SELECT pg_advisory_lock(1)")), primary(query("SELECT pg_try_advisory_lock(('x' || md5('a'))::bit(32)::int)")), primary(query("SELECT pg_advisory_lock(n) FROM t WHERE n = 3")),

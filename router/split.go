@@ -44,6 +44,9 @@ type auto struct {
 	retryAt     schema.Instant // no standby is connected to before
 	retryFor    time.Duration
 	definedHere bool
+	// definer: the session may have changed functions; it takes only lists that its own standby gave it, of which list is the last.
+	definer bool
+	list    *catalog
 
 	// writing is held by whoever is giving the client a message.
 	writing sync.Mutex
@@ -146,7 +149,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		a.block = a.tracker.InBlock()
 	}()
 	rd := a.standby()
-	if rd == nil || !a.mayBegin(rd) {
+	if rd == nil || !a.stillRead(batch) || !a.mayBegin(rd) {
 		a.c.r.metrics.batches.primary.Inc()
 		return false, nil
 	}
@@ -176,6 +179,13 @@ func (a *auto) count(batch []byte, status byte) {
 	a.c.account.fromClient.Add(uint64(len(batch)))
 }
 
+// stillRead reports whether the batch is a read also by the functions as standby has learnt them.
+func (a *auto) stillRead(batch []byte) bool {
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	return a.tracker.StillRead(batch)
+}
+
 // standby returns the connection to a standby that may serve the next read, in the session's state; nil if the primary must serve it.
 func (a *auto) standby() *reader {
 	t := a.c.r.picture.now.Load()
@@ -194,6 +204,7 @@ func (a *auto) standby() *reader {
 	}
 	a.c.mu.Lock() // a notification may come at any time
 	wrote, read, defined := a.tracker.TakeWrote(), a.tracker.TakeRead(), a.tracker.TakeDefined()
+	a.definer = a.definer || a.tracker.Defines()
 	a.c.mu.Unlock()
 	if wrote {
 		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
@@ -221,6 +232,9 @@ var nobodyWaits = func() context.Context {
 // also has what reads have seen on the primary meanwhile, so that the session does not go back in time.
 func (a *auto) fresh(t *topology.Topology) *reader {
 	c := a.consistency()
+	if a.definer && c == route.Eventual {
+		c = route.Session // or the standby may not know the functions
+	}
 	wait := nobodyWaits
 	if c == route.Strict {
 		wait = context.Background()
@@ -338,7 +352,7 @@ func (a *auto) prepare(rd *reader) bool {
 		}
 	}
 	rd.version = version
-	f, err := a.c.r.catalogs.of(a.c.r.now(), a.database(), a.definedHere, rd.functions)
+	f, err := a.functions(rd)
 	if err != nil {
 		a.c.log.Debug("the functions of the database could not be read", zap.String("member", rd.member), zap.Error(err))
 		a.retryAt = a.c.r.now().Add(a.retryFor)
@@ -350,8 +364,24 @@ func (a *auto) prepare(rd *reader) bool {
 		a.definedHere = false
 		a.c.r.refused.forget()
 	}
+	a.c.mu.Lock() // the server may end the session meanwhile
 	a.tracker.UseFunctions(f.harmless, f.keeping, f.parting)
+	a.c.mu.Unlock()
 	return true
+}
+
+// functions returns what the functions of the database are. A session that may have changed them believes its own standby only, which has its writes: others
+// may have asked one that has not.
+func (a *auto) functions(rd *reader) (*catalog, error) {
+	now, changed := a.c.r.now(), a.definedHere
+	if a.definer {
+		if changed = changed || a.list == nil || now.Sub(a.list.at) >= functionsFor; !changed {
+			return a.list, nil
+		}
+	}
+	f, err := a.c.r.catalogs.of(now, a.database(), changed, rd.functions)
+	a.list = f
+	return f, err
 }
 
 // learnFunctions learns the functions before the first statement, so that it is known what that does.

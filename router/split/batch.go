@@ -17,6 +17,8 @@ type batch struct {
 	needs []*prepared
 	// text is that of a Query.
 	text []byte
+	// lists is the number of the list of functions that it was judged by.
+	lists uint64
 
 	// statements is how many were looked at; begin is the text of the one that begins a transaction block, isolation what it says of that; ends: the last of
 	// them ends one.
@@ -29,7 +31,7 @@ type batch struct {
 // scan reads the batch at the beginning of b. With whole it is the first n bytes and may go to a standby. Without, it may turn out to be
 // one once more is there; n < 0 says that it will not.
 func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
-	*c = batch{needs: c.needs[:0]}
+	*c = batch{needs: c.needs[:0], lists: t.state.lists}
 	executes := 0
 	for n < len(b) {
 		rest := b[n:]
@@ -124,7 +126,10 @@ func (c *batch) uses(typ byte, body []byte, t *Tracker) bool {
 		return ok
 	}
 	p := t.known.find(name, true)
-	if p == nil || p.verdict.Statements != 1 || !p.sure() {
+	if p == nil || !p.sure() {
+		return false
+	}
+	if t.judge(p); p.verdict.Statements != 1 {
 		return false
 	}
 	if slices.Contains(c.needs, p) && reads(&p.verdict) {

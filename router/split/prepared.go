@@ -17,7 +17,8 @@ type prepared struct {
 	name string
 	// text is the body of its Parse: name, text and types.
 	text       []byte
-	verdict    statement.Verdict
+	verdict    statement.Verdict // by the list of functions of that number
+	lists      uint64
 	generation uint64
 	// fresh: the server has not shown yet that it took the Parse, which was sent in that batch.
 	fresh bool
@@ -77,7 +78,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 	if len(name) == 0 {
 		s.unnamed.known = false
 		if ok {
-			s.set(&s.unnamed, body, v)
+			s.set(&s.unnamed, body, v, t.state.lists)
 			s.unnamed.known, s.unnamed.onPrimary, s.unnamed.fresh = true, true, true
 		}
 		s.lost = s.lost || !ok
@@ -89,7 +90,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 		return
 	}
 	p := &prepared{name: string(name), fresh: true, onPrimary: true}
-	s.set(p, body, v)
+	s.set(p, body, v, t.state.lists)
 	if s.named == nil {
 		s.named = map[string]*prepared{}
 	}
@@ -98,14 +99,14 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 	s.fresh = append(s.fresh, p.name)
 }
 
-func (s *statements) set(p *prepared, body []byte, v statement.Verdict) {
+func (s *statements) set(p *prepared, body []byte, v statement.Verdict, lists uint64) {
 	s.last++
-	p.text, p.verdict, p.generation, p.batch = append(p.text[:0], body...), v, s.last, s.batch
+	p.text, p.verdict, p.lists, p.generation, p.batch = append(p.text[:0], body...), v, lists, s.last, s.batch
 }
 
 // read takes in that a standby has carried out a batch with that Parse of the unnamed statement.
-func (s *statements) read(body []byte, v statement.Verdict) {
-	s.set(&s.unnamed, body, v)
+func (s *statements) read(body []byte, v statement.Verdict, lists uint64) {
+	s.set(&s.unnamed, body, v, lists)
 	s.unnamed.known, s.unnamed.onPrimary, s.unnamed.fresh = true, false, false
 }
 

@@ -114,7 +114,7 @@ func (t *Tracker) candidate(b []byte) Order {
 func (t *Tracker) Done(status byte) {
 	t.blockAfter(status)
 	if text := t.batch.unnamed; text != nil {
-		t.known.read(text, t.batch.verdict)
+		t.known.read(text, t.batch.verdict, t.batch.lists)
 	} else if t.batch.text != nil {
 		t.known.unnamed.known = false
 	}
@@ -174,7 +174,7 @@ func (t *Tracker) settle() {
 // Movable reports whether the session can go on with another server connection to a primary, which has nothing of it but what Move and SettingsSince
 // tell. It is asked while the session is idle.
 func (t *Tracker) Movable() bool {
-	return t.left == 0 && !t.open && !t.block.open && t.state.pin == Unpinned && !t.state.bound && !t.known.lost
+	return t.left == 0 && !t.open && !t.block.open && t.state.pin == Unpinned && !t.state.bound && t.state.later.bytes == 0 && !t.known.lost
 }
 
 // Move takes in that the session has lost its server connection while it was idle, and is about to get another one. It returns false if it cannot.
@@ -220,6 +220,7 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 		name, ok := statementOf('B', body)
 		if p := t.known.find(name, ok); p != nil {
 			t.known.unsure = t.known.unsure || p.fresh && p.batch != t.known.batch
+			t.judge(p)
 			t.state.runPrepared(p)
 			if t.state.lastForgets() {
 				t.known.forget()
@@ -255,9 +256,31 @@ func (t *Tracker) Notified() { t.state.read = true }
 func (t *Tracker) Parameter(name, value []byte) { t.state.parameter(name, value) }
 
 // UseFunctions sets what the functions of the session's database are: those harmless on a standby, and those that change
-// no setting of the session. nil is: not known.
+// no setting of the session, or leave nothing behind. nil is: not known. They are known to have what the session has defined before the last TakeDefined.
 func (t *Tracker) UseFunctions(harmless, keeping, parting *statement.Functions) {
-	t.state.settings.Functions, t.state.keeping.Functions, t.state.parting.Functions = harmless, keeping, parting
+	t.state.use(harmless, keeping, parting)
+}
+
+// Defines reports whether the session may have changed functions since UseFunctions was called last.
+func (t *Tracker) Defines() bool { return t.state.stale }
+
+// StillRead reports whether the batch that Read named may go to a standby by the functions as they are known now.
+func (t *Tracker) StillRead(b []byte) bool {
+	if t.batch.lists == t.state.lists && !t.state.stale {
+		return t.state.pin == Unpinned
+	}
+	n, whole := t.batch.scan(b, t)
+	return whole && n == len(b) && !t.state.stale && t.state.pin == Unpinned
+}
+
+// judge judges a prepared statement by the functions as they are known now.
+func (t *Tracker) judge(p *prepared) {
+	if p.lists == t.state.lists {
+		return
+	}
+	if text, ok := textOf(p.text); ok {
+		p.verdict, p.lists = t.classify(text), t.state.lists
+	}
 }
 
 // classify judges a text as the session is now.

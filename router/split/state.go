@@ -77,6 +77,10 @@ type state struct {
 	bound          bool
 	wrote, defined bool
 	read           bool
+	// lists counts the lists of functions. stale: the session may have changed functions since the last; what it has called since then is judged by the next.
+	lists uint64
+	stale bool
+	later later
 
 	list           []setting
 	version, reset uint64
@@ -112,6 +116,49 @@ func (s *state) leaves(v *statement.Verdict, text []byte) bool {
 		return p.Is(statement.FlagUnknownCall)
 	}
 	return false
+}
+
+// changeFunctions takes in that the session may have changed the functions of its database.
+func (s *state) changeFunctions() { s.defined, s.stale = true, true }
+
+// use takes in what the functions are now.
+func (s *state) use(harmless, keeping, parting *statement.Functions) {
+	if !s.stale && s.settings.Functions == harmless && s.keeping.Functions == keeping && s.parting.Functions == parting {
+		return
+	}
+	s.settings.Functions, s.keeping.Functions, s.parting.Functions = harmless, keeping, parting
+	s.lists++
+	s.stale = false
+	for _, text := range s.later.texts {
+		if k := statement.Classify(text, &s.keeping); k.Is(statement.FlagUnknownCall) {
+			s.pinTo(PinCall)
+		}
+		if p := statement.Classify(text, &s.parting); p.Is(statement.FlagUnknownCall) {
+			s.bind()
+		}
+	}
+	s.later = later{}
+}
+
+// later are texts with calls that went to the primary while the functions were not known.
+type later struct {
+	texts [][]byte
+	bytes int
+}
+
+// judgeLater keeps a text that calls something until it is known what the functions are. What is called is taken to write.
+func (s *state) judgeLater(text []byte) {
+	unknown := s.settings
+	unknown.Functions = nil
+	if v := statement.Classify(text, &unknown); !v.Is(statement.FlagUnknownCall) {
+		return
+	}
+	s.wrote = true
+	if s.later.bytes += len(text); s.later.bytes > maxSettingsBytes || s.pending != nil && s.pending.kind == statement.DiscardAll {
+		s.pinTo(PinCall)
+		return
+	}
+	s.later.texts = append(s.later.texts, bytes.Clone(text))
 }
 
 func (s *state) pinTo(p Pin) {
@@ -170,13 +217,17 @@ func (s *state) runPrepared(p *prepared) {
 
 // runUnknown takes in something of which nothing is known.
 func (s *state) runUnknown() {
-	s.wrote, s.defined, s.forgets = true, true, true
+	s.wrote, s.forgets = true, true
+	s.changeFunctions()
 	s.pinTo(PinUnseen)
 }
 
 // apply takes in what a statement does that goes to the primary.
 func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 	const telling = statement.FlagTemp | statement.FlagSetConfig | statement.FlagUnknownCall | statement.FlagOpaque
+	if s.stale {
+		s.judgeLater(text)
+	}
 	if s.leaves(v, text) {
 		s.bind()
 	}
@@ -185,7 +236,10 @@ func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 		return
 	}
 	s.wrote = s.wrote || !harmless(v)
-	s.defined = s.defined || v.Has(statement.Define) || v.Has(statement.Run) || v.Is(statement.FlagOpaque)
+	s.defined = s.defined || v.Has(statement.Define)
+	if v.Is(statement.FlagFunctions|statement.FlagOpaque) || v.Has(statement.Run) {
+		s.changeFunctions()
+	}
 	s.forgets = s.forgets || v.Has(statement.Deallocate) || v.Has(statement.DeallocateAll) || v.Has(statement.DiscardAll) || v.Is(statement.FlagOpaque)
 	switch {
 	case v.Is(statement.FlagOpaque):
@@ -198,6 +252,7 @@ func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 		s.pinTo(PinCode)
 	case v.Is(statement.FlagUnknownCall):
 		if k := statement.Classify(text, &s.keeping); k.Is(statement.FlagUnknownCall) {
+			s.changeFunctions() // it may run any text
 			s.pinTo(PinCall)
 		}
 	}
@@ -294,7 +349,7 @@ func (s *state) commit(c *change) {
 	s.list = kept
 	switch c.kind {
 	case statement.DiscardAll:
-		s.reset, s.consistency = s.version, nil
+		s.reset, s.consistency, s.later = s.version, nil, later{}
 		if s.pin != PinServer {
 			s.pin = s.after
 		}
