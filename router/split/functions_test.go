@@ -1,6 +1,7 @@
 package split
 
 import (
+	"strings"
 	"testing"
 
 	"howdah/router/route/statement"
@@ -20,13 +21,8 @@ func useFunctions(tr *Tracker, calm byte) {
 
 // A statement is judged by the newest list, whenever it was prepared.
 func TestPreparedStatementsAreJudgedAnew(t *testing.T) {
-	execute := join(rt.Bind("", "a"), rt.Execute(""), rt.Sync)
 	for name, prepare := range map[string][]byte{"named": join(rt.Parse("a", "SELECT calm()"), rt.Sync), "unnamed": join(rt.Parse("", "SELECT calm()"), rt.Message('D', []byte("S\x00")), rt.Sync)} {
-		if name == "unnamed" {
-			execute = join(rt.Bind("", ""), rt.Execute(""), rt.Sync)
-		} else {
-			execute = join(rt.Bind("", "a"), rt.Execute(""), rt.Sync)
-		}
+		execute := join(rt.Bind("", strings.Trim(string(prepare[5:6]), "\x00")), rt.Execute(""), rt.Sync)
 		tr := newTracker()
 		send(t, tr, prepare)
 		if got := send(t, tr, execute); got != "standby" {
