@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,6 +86,9 @@ func parseCampaign(args []string) (campaignOptions, error) {
 	if o.root, err = moduleRoot(); err != nil {
 		return o, err
 	}
+	if o.howdah != "" && o.clocks() {
+		return o, errors.New("-howdah: a binary that is there has the machine's wall clock; give -kinds without clock-primary, clock-standby and clock-router as well")
+	}
 	if o.howdah == "" {
 		o.howdah = filepath.Join(o.root, "bin", "howdah")
 	}
@@ -113,6 +117,11 @@ func (o campaignOptions) config() schema.ClusterConfig {
 	c.SynchronousMode = synchronousModes[o.mode]
 	c.Parameters = map[string]string{"max_wal_size": "256MB", "min_wal_size": "48MB", "shared_buffers": "32MB", "max_connections": "60"}
 	return c
+}
+
+// clocks says that wall clocks jump in the campaign.
+func (o campaignOptions) clocks() bool {
+	return len(o.kinds) == 0 || slices.ContainsFunc(o.kinds, func(k string) bool { return strings.HasPrefix(k, "clock-") })
 }
 
 func (o campaignOptions) logs() string { return filepath.Join(o.out, "logs") }
@@ -163,8 +172,20 @@ func (o campaignOptions) build(ctx context.Context, log func(string, ...any)) (*
 	if err != nil {
 		return nil, err
 	}
+	if o.clocks() {
+		built, err := os.MkdirTemp("", "howdah-wallclock-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(built) // the cluster takes a copy
+		o.howdah = filepath.Join(built, "howdah")
+		log("building howdah with a wall clock that can be shifted")
+		if err := cluster.BuildShifted(ctx, o.root, o.howdah); err != nil {
+			return nil, err
+		}
+	}
 	c, err := cluster.New(ctx, cluster.Options{
-		Howdah: o.howdah, Consul: filepath.Join(o.root, "bin", "consul"), BinDir: bin, Members: o.members, Routers: 2, Config: o.config(),
+		WallClocks: o.clocks(), Howdah: o.howdah, Consul: filepath.Join(o.root, "bin", "consul"), BinDir: bin, Members: o.members, Routers: 2, Config: o.config(),
 	})
 	return &strain{o: o, c: c, log: log, lost: map[int64]bool{}}, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func (s seat) connect(ctx context.Context) (client, error) {
 type crowd struct {
 	ids, sessions atomic.Int64
 	writers       int
-	servers       map[string]string // address -> member
+	servers       map[string]*cluster.Member // by address
 
 	mu       sync.Mutex
 	commits  []commit  // through the routers
@@ -86,9 +87,9 @@ type crowd struct {
 // start begins with a writer, a reader and a standby reader for each router, and two probes for each member.
 func startCrowd(ctx context.Context, c *cluster.Cluster, password string) *crowd {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &crowd{writers: len(c.Routers), servers: map[string]string{}, errors: map[string]int{}, acks: make([][]schema.Instant, len(c.Routers)), cancel: cancel}
+	w := &crowd{writers: len(c.Routers), servers: map[string]*cluster.Member{}, errors: map[string]int{}, acks: make([][]schema.Instant, len(c.Routers)), cancel: cancel}
 	for _, m := range c.Members {
-		w.servers[m.Host.Address] = m.Name
+		w.servers[m.Host.Address] = m
 	}
 	for i, r := range c.Routers {
 		rw := seat{host: c.Client, address: r.Listen(), password: password, patience: clientPatience}
@@ -121,6 +122,17 @@ func waives(message string) bool {
 	return strings.HasPrefix(message, "canceling wait for synchronous replication") || strings.HasPrefix(message, "canceling the wait for synchronous replication")
 }
 
+// unshifted takes from the time at which a server executed a statement, by its wall clock, the shift that this clock had: the
+// one that puts it nearest to when the statement was sent and answered. Shifts differ by far more than a statement takes.
+func unshifted(executed, sent, answered schema.Instant, shifts []time.Duration) (schema.Instant, time.Duration) {
+	outside := func(shift time.Duration) time.Duration {
+		at := executed - schema.Instant(shift)
+		return max(sent.Sub(at), at.Sub(answered), 0)
+	}
+	best := slices.MinFunc(shifts, func(a, b time.Duration) int { return cmp.Compare(outside(a), outside(b)) })
+	return executed - schema.Instant(best), best
+}
+
 // insert writes one row; writer is -1 for a probe. The row says by whose clock it was executed, and where.
 func (w *crowd) insert(ctx context.Context, conn client, table string, writer int) (commit, error) {
 	c := commit{ID: w.ids.Add(1), Writer: writer, Sent: boottime.Now()}
@@ -131,7 +143,11 @@ func (w *crowd) insert(ctx context.Context, conn client, table string, writer in
 	c.At = boottime.Now()
 	// The server's clock is this machine's: only the distance of its two clocks has to be known.
 	c.Executed = c.At - schema.Instant(time.Now().UnixNano()-micros*1000)
-	c.LSN, c.Server = uint64(lsn), w.servers[address]
+	c.LSN = uint64(lsn)
+	if m := w.servers[address]; m != nil {
+		c.Server = m.Name
+		c.Executed, c.Shift = unshifted(c.Executed, c.Sent, c.At, m.WallShifts())
+	}
 	if err == nil && conn.warned.Swap(false) {
 		w.mu.Lock()
 		defer w.mu.Unlock()

@@ -114,6 +114,8 @@ func (a *arena) strikePrimary(ctx context.Context, number int, f planned) (blow,
 		return blow{p.Name, p.ResumeDisk}, p.StallDisk(ctx)
 	case "switchover":
 		return done, a.switchover(ctx, p)
+	case "clock-primary":
+		return shiftClock(p.Name, p.SetWallClock, f.Pick)
 	}
 	return blow{}, fmt.Errorf("nothing is known of fault %q of a primary", f.Trouble)
 }
@@ -161,8 +163,19 @@ func (a *arena) strikeStandby(ctx context.Context, number int, f planned, m *clu
 		return a.killStandbys(ctx)
 	case "standby-freeze":
 		return blow{m.Name, m.Thaw}, m.Freeze(ctx)
+	case "clock-standby":
+		return shiftClock(m.Name, m.SetWallClock, f.Pick)
 	}
 	return blow{}, fmt.Errorf("nothing is known of fault %q of a standby", f.Trouble)
+}
+
+// clockShifts are jumps of a wall clock: by less and by more than any timeout of PostgreSQL or howdah, and by more than a certificate lives.
+var clockShifts = []time.Duration{-20 * time.Second, 20 * time.Second, -2 * time.Hour, 2 * time.Hour, -400 * 24 * time.Hour, 400 * 24 * time.Hour}
+
+// shiftClock sets the wall clock of a host, which jumps back when the fault is over.
+func shiftClock(name string, set func(time.Duration) error, pick int) (blow, error) {
+	shift := clockShifts[pick%len(clockShifts)]
+	return blow{fmt.Sprintf("%s by %s", name, shift), func(context.Context) error { return set(0) }}, set(shift)
 }
 
 func (a *arena) killStandbys(ctx context.Context) (blow, error) {
@@ -189,6 +202,8 @@ func (a *arena) strikeRouter(ctx context.Context, number int, f planned, r *clus
 		})
 	case "router-kill":
 		return blow{r.Name, nothing}, r.Kill()
+	case "clock-router":
+		return shiftClock(r.Name, r.SetWallClock, f.Pick)
 	}
 	return blow{}, fmt.Errorf("nothing is known of fault %q of a router", f.Trouble)
 }

@@ -18,8 +18,9 @@ type commit struct {
 	Sent, Executed, At schema.Instant
 	// LSN is where the server's WAL ended while it ran.
 	LSN uint64
-	// Server is the member that ran it.
+	// Server is the member that ran it, Shift by how much its wall clock was ahead.
 	Server string
+	Shift  time.Duration
 }
 
 // reign is the time of one primary.

@@ -62,9 +62,11 @@ func troubles() []trouble {
 		{"both", "primary's sidecar and launcher killed one after the other", aimPrimary, 0, 0, losing, false},
 		{"disk-stall", "primary's disk stops", aimPrimary, 12 * s, 15 * s, losing, false},
 		{"switchover", "planned switchover", aimPrimary, 0, 0, moving, false},
+		{"clock-primary", "primary's wall clock jumps, and back", aimPrimary, 3 * s, 6 * s, harmless, true},
 		{"standby-cut", "a standby cut off from everybody", aimStandby, 3 * s, 6 * s, harmless, true},
 		{"standby-kill", "a standby's host killed", aimStandby, 3 * s, 6 * s, harmless, true},
 		{"standby-freeze", "a standby's host frozen and thawed", aimStandby, 2 * s, 6 * s, harmless, true},
+		{"clock-standby", "a standby's wall clock jumps, and back", aimStandby, 3 * s, 6 * s, harmless, true},
 		{"standbys-kill", "all standbys' hosts killed", aimStandby, 4 * s, 7 * s, harmless, false},
 		{"consul-leader", "Consul's leader killed, started again later", aimConsul, 3 * s, 7 * s, harmless, true},
 		{"consul-majority", "two of Consul's three servers killed", aimConsul, 4 * s, 9 * s, harmless, true},
@@ -72,6 +74,7 @@ func troubles() []trouble {
 		{"consul-restart", "Consul's agents of all members killed, started again at once", aimConsul, 0, 0, harmless, true},
 		{"router-cut", "a router cut off from everybody but clients", aimRouter, 3 * s, 6 * s, harmless, true},
 		{"router-kill", "a router killed, started again at once", aimRouter, 0, 0, harmless, true},
+		{"clock-router", "a router's wall clock jumps, and back", aimRouter, 3 * s, 6 * s, harmless, true},
 	}
 }
 

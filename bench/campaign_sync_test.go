@@ -27,9 +27,18 @@ func newSyncRig(t *testing.T, mode string) (*syncRig, bool) {
 	if !ok {
 		return nil, false
 	}
+	return newRig(t, o), true
+}
+
+func newRig(t *testing.T, o campaignOptions) *syncRig {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), smokeTimeout)
 	s, err := o.build(ctx, t.Logf)
 	t.Cleanup(func() {
+		if s == nil {
+			cancel()
+			return
+		}
 		if s.crowd != nil {
 			s.crowd.stop()
 		}
@@ -47,7 +56,7 @@ func newSyncRig(t *testing.T, mode string) (*syncRig, bool) {
 	s.crowd = startCrowd(ctx, s.c, s.password)
 	r := &syncRig{strain: s, t: t, ctx: ctx}
 	r.must(r.wholeNow())
-	return r, true
+	return r
 }
 
 func (r *syncRig) must(err error) {

@@ -26,6 +26,8 @@ type Options struct {
 	Config schema.ClusterConfig
 	// MemberFlags and RouterFlags are given to every sidecar and router beside what is needed.
 	MemberFlags, RouterFlags []string
+	// WallClocks gives each host a wall clock of its own, which SetWallClock sets. Howdah is then one that BuildShifted built.
+	WallClocks bool
 }
 
 // Name is the cluster's name in Consul.
@@ -85,6 +87,11 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if c.net, err = newNetwork(ctx, c.ID, c.cgroup); err != nil {
 		return c, err
 	}
+	if o.WallClocks {
+		if err := c.buildPreload(ctx); err != nil {
+			return c, fmt.Errorf("the library that shifts the clock of PostgreSQL: %w", err)
+		}
+	}
 	return c, c.build(ctx)
 }
 
@@ -139,7 +146,11 @@ func (c *Cluster) build(ctx context.Context) error {
 
 func (c *Cluster) host(ctx context.Context, name string) (*Host, error) {
 	c.hosts++
-	return c.net.add(ctx, name, 10+c.hosts)
+	h, err := c.net.add(ctx, name, 10+c.hosts)
+	if err == nil && c.o.WallClocks {
+		h.clock, err = c.newWallClock(h)
+	}
+	return h, err
 }
 
 func (c *Cluster) path(more ...string) string {

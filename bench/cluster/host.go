@@ -30,6 +30,8 @@ type Host struct {
 	// starts is served by one thread that stays in the namespace and lives as long as the host does: a child's parent
 	// death signal comes when the thread ends that forked it.
 	starts chan func()
+	// clock is nil where the host has the machine's.
+	clock *wallClock
 
 	mu     sync.Mutex
 	frozen bool

@@ -62,7 +62,7 @@ func (u *unit) spawn() (*exec.Cmd, error) {
 	}
 	defer out.Close()
 	cmd := exec.Command(u.args[0], u.args[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", environment(), out, out
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", append(environment(), u.host.clock.environment()...), out, out
 	if err := u.host.start(cmd, u.user, u.orphan); err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}
