@@ -1,7 +1,7 @@
 // Package cluster runs a whole cluster on one machine as if it were many: every member, router, Consul server and
 // client has a host of its own, which is a network namespace and a control group, and every member a disk of its own, a
 // file system in a loop device. So it can be cut off one way or both, lose its power, be frozen as a paused machine
-// is, and have a disk that stops.
+// is, have a disk that stops, and a wall clock that jumps.
 //
 // Consul is real: three servers, and an agent on every host that needs one, as in production. What is run is the
 // built binary, as user postgres. It needs root, ip, nft, fsfreeze and a cgroup2 mount.
