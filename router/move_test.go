@@ -19,6 +19,7 @@ type movable struct {
 	t              *testing.T
 	one, two       *rt.Server
 	client, server *rt.Peer
+	key            string // that the client got last
 }
 
 var clientTold = [][]byte{rt.ParameterStatus("server_version", "15.4"), rt.ParameterStatus("TimeZone", "UTC"), rt.ParameterStatus("standard_conforming_strings", "on"), rt.ParameterStatus("client_encoding", "UTF8")}
@@ -48,7 +49,8 @@ func (m *movable) login() (client, server *rt.Peer) {
 	server.Send(rt.KeyData(4711, "sekr"), rt.Ready('I'))
 	accepted(client, p)
 	client.Expect(clientTold...)
-	client.Next() // the cancel key
+	_, key := client.Next()
+	m.key = string(key)
 	client.Expect(rt.Ready('I'))
 	return client, server
 }

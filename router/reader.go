@@ -140,6 +140,17 @@ func (rd *reader) close() {
 	rd.conn.Close()
 }
 
+// send gives the standby a batch. One that its socket may not hold is given up where it is not read: nobody reads meanwhile what the standby says, which may be what
+// it waits for.
+func (rd *reader) send(b []byte) error {
+	if len(b) > chunkSize {
+		rd.conn.SetWriteDeadline(time.Now().Add(execTimeout))
+		defer rd.conn.SetWriteDeadline(time.Time{})
+	}
+	_, err := rd.conn.Write(b)
+	return err
+}
+
 // execTimeout bounds what the router itself asks a session's standby.
 const execTimeout = 5 * time.Second
 

@@ -412,7 +412,7 @@ func (a *auto) ask(rd *reader, batch []byte) (done bool, status byte, err error)
 	}
 	a.c.reading.Store(rd)
 	defer a.c.reading.Store(nil)
-	if _, err := rd.conn.Write(out); err != nil {
+	if err := rd.send(out); err != nil {
 		a.drop()
 		return false, 0, nil
 	}

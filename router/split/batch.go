@@ -64,7 +64,7 @@ func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 			return n, true
 		case 'E':
 			executes++
-			if len(body) == 0 || body[0] != 0 {
+			if len(body) == 0 || body[0] != 0 || limited(body) && (t.block.open || c.begin != nil) {
 				return -1, false
 			}
 		case 'P':
@@ -83,6 +83,9 @@ func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 	}
 	return n, false
 }
+
+// limited reports whether an Execute of the unnamed portal may leave rows for another one, which a block that the primary has taken over by then could not give.
+func limited(body []byte) bool { return !bytes.Equal(body, []byte{0, 0, 0, 0, 0}) }
 
 // admits reports whether a message of that type may be in such a batch, at position n of it.
 func (c *batch) admits(typ byte, n int) bool {

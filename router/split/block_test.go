@@ -86,6 +86,8 @@ func TestReadOnlyBlocks(t *testing.T) {
 		"begin behind a read":          {[]blockTurn{{parts(run("SELECT 1"), run("BEGIN READ ONLY")), "primary", 'T'}, p("COMMIT", 'I')}, ""},
 		"a read behind the end":        {[]blockTurn{begin, {parts(run("COMMIT"), run("SELECT 1")), "primary", 'I'}}, over("BEGIN READ ONLY")},
 		"a portal with a name":         {[]blockTurn{begin, {parts(rt.Parse("", "SELECT 1"), rt.Bind("c", ""), rt.Execute("c")), "primary", 'T'}}, over("BEGIN READ ONLY")},
+		"a limit of rows":              {[]blockTurn{begin, {parts(rt.Parse("", "SELECT 1"), rt.Bind("", ""), rt.Message('E', rt.Text(""), rt.Int32(1))), "primary", 'T'}}, over("BEGIN READ ONLY")},
+		"begin and a limit of rows":    {[]blockTurn{{parts(run("BEGIN READ ONLY"), rt.Parse("", "SELECT 1"), rt.Bind("", ""), rt.Message('E', rt.Text(""), rt.Int32(1))), "primary", 'T'}}, ""},
 		"a statement that gets a name": {[]blockTurn{begin, {parts(rt.Parse("a", "SELECT 1"), rt.Bind("", "a"), rt.Execute("")), "primary", 'T'}}, over("BEGIN READ ONLY")},
 		"prepared": {[]blockTurn{
 			{parts(rt.Parse("b", "BEGIN READ ONLY")), "primary", 'I'}, {parts(rt.Parse("c", "COMMIT")), "primary", 'I'}, {parts(rt.Parse("r", "SELECT 1")), "primary", 'I'},
