@@ -110,7 +110,7 @@ func (c *Client) fail(op string, a area, err error) error {
 	case errors.As(err, &dial) && dial.Op == "dial" && !errors.Is(err, context.DeadlineExceeded):
 		f.certain = true // no connection, so not a byte was sent
 		f.causes = append(f.causes, err)
-		f.detail = "is it running, and is the address right?"
+		f.detail = "check that it runs, and that the address is right"
 	default:
 		f.causes = append(f.causes, err)
 	}

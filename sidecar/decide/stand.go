@@ -104,7 +104,7 @@ func (d *decision) reasonToStand() string {
 	l := d.o.Lock.Leader
 	switch {
 	case d.judge() == lockReleased && l.Successor == d.o.Name:
-		return fmt.Sprintf("%s released the lock to us", l.Member)
+		return fmt.Sprintf("%s released the lock to %s", l.Member, d.o.Name)
 	case d.judge() == lockReleased:
 		return fmt.Sprintf("%s released the lock", l.Member)
 	case l.Member == "":
