@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"howdah/consul/schema"
@@ -69,24 +70,36 @@ func (d *decision) refusal(r schema.Request) string {
 func Unready(o *Observation, m Memory, to string) string {
 	d := &decision{o: o, m: m}
 	if to == "" {
-		if d.successor() == "" {
-			return "no member may be promoted at the moment: none streams within maximum_lag_on_failover"
+		if d.successor() != "" {
+			return ""
 		}
-		return ""
+		return "no member may be promoted at the moment: " + d.peerBars()
 	}
 	p := o.peer(to)
 	s := p.Status
-	switch {
+	switch bar := d.peerBar(p); {
 	case p.Liveness != schema.LivenessAlive:
 		return fmt.Sprintf("member %s is not heard of (%s)", to, p.Liveness)
 	case s.Tags.NoFailover:
 		return fmt.Sprintf("member %s has its nofailover tag set", to)
 	case s.State != schema.StateStreaming:
-		return fmt.Sprintf("member %s does not stream: %s %s", to, s.State, s.Reason)
-	case !d.peerFit(p):
-		return fmt.Sprintf("member %s lacks %d bytes or is on another timeline (%d, primary %d)", to, s.LSN.Behind(m.LSN), s.Timeline, m.Timeline)
+		return strings.TrimSpace(fmt.Sprintf("member %s does not stream: %s %s", to, s.State, s.Reason))
+	case bar != "":
+		return fmt.Sprintf("member %s may not be promoted: %s", to, bar)
 	}
 	return ""
+}
+
+// peerBars says of every other member why it may not be promoted.
+func (d *decision) peerBars() string {
+	var bars []string
+	for _, c := range d.candidates()[1:] {
+		bars = append(bars, c.Member+": "+c.Bar)
+	}
+	if len(bars) == 0 {
+		return "no other member is known"
+	}
+	return strings.Join(bars, "; ")
 }
 
 // switchover carries on from the step that has been reached. No acknowledged write is lost: the
