@@ -38,6 +38,7 @@ var clockReaders = map[string]string{
 	"router/admin.go":               "a moment shown to people, and a socket's deadline by the monotonic part",
 	"router/api.go":                 "a moment shown to people",
 	"router/authenticate.go":        "a socket's deadline, by the monotonic part",
+	"router/ask.go":                 "a socket's deadline, by the monotonic part",
 	"router/cancel.go":              "a socket's deadline and a duration, by the monotonic part",
 	"router/reader.go":              "a socket's deadline, by the monotonic part",
 	"router/client.go":              "sockets' deadlines and a duration, by the monotonic part",

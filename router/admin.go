@@ -307,7 +307,7 @@ func (a *auto) readerView() *console.Reader {
 		Member: rd.member, Addr: rd.address, OwnAddr: rd.conn.LocalAddr().String(), ConnectedAt: a.c.r.wallClock(rd.since), State: console.StateIdle,
 	}
 	switch {
-	case a.c.reading.Load() == rd:
+	case a.at == rd:
 		v.State = console.StateActive
 	case a.block:
 		v.State = console.StateTransaction

@@ -26,7 +26,7 @@ func (a *auto) blockStandby(t *topology.Topology) *reader {
 	if rd == nil {
 		return nil
 	}
-	if keep, _ := rd.kept(t); !keep {
+	if keep, _ := rd.kept(t); !keep || !a.settled(rd.conn) {
 		a.drop()
 		return nil
 	}
@@ -60,6 +60,12 @@ func (a *auto) mayBegin(rd *reader) bool {
 
 // takeOver has the primary go on with the block that a standby has. The client's next message follows it without waiting for its answer.
 func (a *auto) takeOver(p *pump) error {
+	defer a.rested()
+	a.c.mu.Lock()
+	a.busy = true
+	server := a.c.server
+	a.c.mu.Unlock()
+	a.settled(server) // a late cancel request must not hit the BEGIN
 	a.c.mu.Lock()
 	if a.c.ending != nil {
 		a.c.mu.Unlock()
@@ -82,7 +88,7 @@ func (a *auto) rollBack() {
 	if a.reader == nil {
 		return
 	}
-	if err := a.reader.exec([]byte("ROLLBACK"), nil); err != nil {
+	if !a.settled(a.reader.conn) || a.reader.exec([]byte("ROLLBACK"), nil) != nil {
 		a.drop()
 	}
 }

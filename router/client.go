@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,8 +46,6 @@ type client struct {
 	key, serverKey wire.Key
 	backend        backend
 	placed         bool // the session counts as one of backend's
-
-	reading atomic.Pointer[reader] // the standby that works for the session now; nil: the primary may
 
 	mu      sync.Mutex
 	machine *session.Session        // nil until the session is relayed

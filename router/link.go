@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // link is the connection to a client: a socket, and TLS over it where the client asked for that.
@@ -16,6 +18,8 @@ type link struct {
 	tls *tls.Conn // nil for plaintext
 	// endPoint is the hash of the certificate that the client was shown, for channel binding; nil without TLS, or where the certificate's signature has none.
 	endPoint []byte
+	// cancels are the cancel requests that are on their way to a server. Of the client's lock.
+	cancels cancels
 }
 
 func newLink(tcp *net.TCPConn) *link { return &link{Conn: tcp, tcp: tcp} }
@@ -76,4 +80,22 @@ func (l *link) unread() (bool, error) {
 		failed = nil
 	}
 	return n > 0, errors.Join(err, failed)
+}
+
+// hungUp reports whether the other side has closed the connection, also behind bytes that nobody has read yet. It does not wait.
+func (l *link) hungUp() (bool, error) {
+	raw, err := l.tcp.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var failed error
+	p := []unix.PollFd{{Events: unix.POLLRDHUP}}
+	err = raw.Control(func(fd uintptr) {
+		p[0].Fd = int32(fd)
+		_, failed = unix.Poll(p, 0)
+	})
+	if errors.Is(failed, unix.EINTR) {
+		failed = nil
+	}
+	return p[0].Revents != 0, errors.Join(err, failed)
 }

@@ -132,8 +132,8 @@ func (a *auto) move(p *pump) error {
 	switch {
 	case w.gone:
 		return errSource{io.EOF}
-	case err == nil:
-		return nil
+	case err == nil, errors.As(err, new(errSource)):
+		return err
 	case !ended && !c.account.released() && errors.As(err, &why):
 		c.end(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the server changed: %s", why.Message).
 			WithDetail("%s", why.Detail).WithHint("Connect again; what was sent last has not been carried out.")})
@@ -159,7 +159,7 @@ func (a *auto) reattach(search context.Context, p *pump) error {
 				return nil
 			}
 			c.r.sessions.leave(c)
-			if errors.As(err, new(*wire.Error)) {
+			if errors.As(err, new(*wire.Error)) || errors.As(err, new(errSource)) {
 				return err
 			}
 			c.r.metrics.retried(c.route)
@@ -287,8 +287,12 @@ func (a *auto) tellChanges(messages []byte) error {
 	}
 	a.writing.Lock()
 	defer a.writing.Unlock()
-	_, err := a.c.conn.Write(messages)
-	return err
+	n, err := a.c.conn.Write(messages)
+	if err != nil {
+		a.mid = n > 0
+		return errSource{err}
+	}
+	return nil
 }
 
 // attach makes a connection the session's, unless the attempt has been called off.

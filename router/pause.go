@@ -94,8 +94,12 @@ func (a *account) wait(resumed <-chan struct{}) bool {
 }
 
 // mustWait returns what is closed when a session that would begin a transaction with a message of this type may do so, or is to ask again; nil if it
-// may now. It waits while the router is paused, and while its primary is about to stop. The client's lock is held. A goodbye begins nothing.
+// may now. It waits while the router is paused, while its primary is about to stop, and while a cancel request is on its way there for what was asked
+// before. The client's lock is held. A goodbye begins nothing.
 func (c *client) mustWait(first byte) <-chan struct{} {
+	if s := c.server; s != nil && s.cancels.n > 0 && s.cancels.aimed && first != 'X' && !c.machine.Busy() {
+		return s.cancels.none
+	}
 	resumed := c.r.gate.held()
 	if resumed == nil {
 		resumed = c.r.stops.held(c.backend)

@@ -31,6 +31,10 @@ type reader struct {
 	isolation   string
 	isolationOf uint64
 	rest        []byte // what was read and belongs to no answer
+	// look is when a read from conn is broken off to look whether the client is still there; zero if it is not.
+	look time.Time
+	// cut: the session is cut off from it; left: what it did for the session then is being cancelled. Of the client's lock.
+	cut, left bool
 	// parameter, if it is not nil, is called for each ParameterStatus.
 	parameter func(name, value []byte)
 }
@@ -159,6 +163,7 @@ type errSaid struct{ error }
 
 // exec runs a statement and gives each row to each.
 func (rd *reader) exec(text []byte, each func(row []byte) error) error {
+	rd.look = time.Time{}
 	rd.conn.SetDeadline(time.Now().Add(execTimeout))
 	m := binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(len(text)+5))
 	m = append(append(m, text...), 0)
@@ -236,6 +241,7 @@ func functionOf(row []byte) (statement.Function, error) {
 
 // drain reads up to the end of an answer.
 func (rd *reader) drain(in *chunk) error {
+	rd.look = time.Time{}
 	rd.conn.SetReadDeadline(time.Now().Add(execTimeout))
 	left := 0
 	for {

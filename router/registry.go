@@ -170,18 +170,11 @@ func (g *registry) issue(c *client, server wire.Key, instance uint16) (wire.Key,
 	return "", errors.New("no free cancel key")
 }
 
-// target returns where a cancel request under k goes; false if k is no session's.
-func (g *registry) target(k wire.Key) (address string, server wire.Key, found bool) {
+// holder returns the client whose key k is; nil if it is no session's.
+func (g *registry) holder(k wire.Key) *client {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c := g.keys[k]
-	if c == nil {
-		return "", "", false
-	}
-	if rd := c.reading.Load(); rd != nil {
-		return rd.address, rd.key, true
-	}
-	return c.backend.address, c.serverKey, c.serverKey != ""
+	return g.keys[k]
 }
 
 // rekey has cancel requests for c go to its server under the key that this has given.

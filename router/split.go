@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,7 +16,6 @@ import (
 	"howdah/router/session"
 	"howdah/router/split"
 	"howdah/router/topology"
-	"howdah/router/wire"
 )
 
 // auto is what a session of route auto has beside its server connection to the primary: the tracker that knows what may go to a standby,
@@ -51,11 +51,14 @@ type auto struct {
 	// writing is held by whoever is giving the client a message.
 	writing sync.Mutex
 
-	// Of the client's lock.
-	reader *reader
-	busy   bool // a standby is asked
-	block  bool // a standby has a transaction block of the session's
-	mid    bool // the client has got a part of a standby's message
+	mid bool // the client has got a part of a message that was not the primary's
+
+	// Of the client's lock. at is the reader while it has the client's batch and has not answered all of it.
+	reader, at *reader
+	busy       bool // the client's request is in hand: a standby is asked, or made ready
+	block      bool // a standby has a transaction block of the session's
+	// cancelled: the client's request in hand is to be cancelled. It is set under the client's lock.
+	cancelled atomic.Bool
 	// queries and transactions are what standbys carried out. pinned is what the tracker said when it was asked last, since pinnedAt.
 	queries, transactions uint64
 	pinned                split.Pin
@@ -86,7 +89,7 @@ func (a *auto) hooks(h session.Hooks) session.Hooks {
 		a.tracker.ServerError()
 		said(code, fatal)
 	}
-	h.Parameter, h.Notified, h.Leaving = a.parameter, a.tracker.Notified, a.leaving
+	h.Parameter, h.Notified, h.Leaving, h.Unhidden = a.parameter, a.tracker.Notified, a.leaving, a.unhidden
 	return h
 }
 
@@ -130,6 +133,9 @@ func (a *auto) deal(p *pump) error {
 	}
 	h.free()
 	p.held = nil
+	if a.cancelled.Load() {
+		a.catchUp(true)
+	}
 	return nil
 }
 
@@ -141,6 +147,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		defer a.c.mu.Unlock()
 		a.busy, a.mid = false, a.mid && err != nil
 		if done {
+			a.cancelled.Store(false)
 			a.tracker.Done(status)
 			a.count(batch, status)
 		} else {
@@ -149,14 +156,21 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		a.block = a.tracker.InBlock()
 	}()
 	rd := a.standby()
-	if rd == nil || !a.stillRead(batch) || !a.mayBegin(rd) {
-		a.c.r.metrics.batches.primary.Inc()
-		return false, nil
+	able := rd != nil && a.stillRead(batch) && a.mayBegin(rd)
+	if able {
+		done, status, err = a.ask(rd, batch)
 	}
-	done, status, err = a.ask(rd, batch)
 	switch {
 	case err != nil:
 		return false, err
+	case !done && a.cancelled.Load():
+		if status, err = a.tellCancelled(); err != nil {
+			return false, err
+		}
+		return true, nil
+	case !able:
+		a.c.r.metrics.batches.primary.Inc()
+		return false, nil
 	case done:
 		a.refused = 0
 		a.c.r.metrics.batches.standby.Inc()
@@ -198,7 +212,7 @@ func (a *auto) standby() *reader {
 	}
 	if rd := a.reader; rd != nil {
 		_, reset := a.tracker.SettingsVersion()
-		if keep, _ := rd.kept(t); !keep || rd.reset != reset {
+		if keep, _ := rd.kept(t); !keep || rd.reset != reset || !a.settled(rd.conn) {
 			a.drop()
 		}
 	}
@@ -334,7 +348,9 @@ func (a *auto) drop() {
 // interrupt ends whatever the session does with its standby. It is called under the client's lock, from any goroutine.
 func (a *auto) interrupt() {
 	if a.reader != nil {
+		a.reader.cut = true
 		a.reader.conn.Close()
+		a.cancelLeft()
 	}
 }
 
@@ -400,113 +416,4 @@ func (a *auto) database() string {
 		return d
 	}
 	return a.c.startup.Parameters["user"]
-}
-
-// ask sends a batch to the standby and gives the client its answer. It returns false if the standby did not carry it out and the
-// client has been told nothing, and otherwise the transaction status that it leaves behind.
-func (a *auto) ask(rd *reader, batch []byte) (done bool, status byte, err error) {
-	out, hidden := a.tracker.Prepare(a.out[:0], rd.have)
-	out = append(out, batch...)
-	if a.out = out; cap(out) > keepOut {
-		a.out = nil
-	}
-	a.c.reading.Store(rd)
-	defer a.c.reading.Store(nil)
-	if err := rd.send(out); err != nil {
-		a.drop()
-		return false, 0, nil
-	}
-	begins, _ := a.tracker.BeginsBlock()
-	reply := split.Reply{Hidden: hidden, Longest: chunkSize, Begins: begins}
-	if done, err = a.answer(rd, &reply); begins && !done && err == nil {
-		a.rollBack()
-	}
-	return done, reply.Status(), err
-}
-
-// answer gives the client what the standby says to a batch.
-func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
-	in := newChunk()
-	defer in.free()
-	in.w = copy(in.b[:], rd.rest)
-	rd.rest = nil
-	locked := false
-	defer func() {
-		if locked {
-			a.writing.Unlock()
-		}
-	}()
-	for {
-		o := reply.FromServer(in.b[in.r:in.w])
-		switch o.Verb {
-		case split.Send, split.Finished:
-			if !locked {
-				a.writing.Lock()
-				locked = true
-			}
-			if err := a.tell(in.b[in.r:in.r+o.N], reply.MidMessage()); err != nil {
-				return false, err
-			}
-			in.r += o.N
-			if o.Verb == split.Finished {
-				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
-				if reply.Failed() {
-					clear(rd.have)
-				}
-				return true, nil
-			}
-		case split.Drop:
-			copy(in.b[in.r+o.At:], in.b[in.r+o.At+o.N:in.w])
-			in.w -= o.N
-		case split.Repeat:
-			a.repeat(rd, in, o.Code)
-			return false, nil
-		case split.Need:
-			if err := in.more(rd.conn); err != nil {
-				a.drop()
-				if reply.Begun() {
-					return false, a.lost(rd)
-				}
-				return false, nil
-			}
-		default:
-			a.drop()
-			return false, a.lost(rd)
-		}
-	}
-}
-
-// tell writes a part of the standby's answer to the client.
-func (a *auto) tell(b []byte, mid bool) error {
-	a.c.mu.Lock()
-	if a.c.ending != nil {
-		a.c.mu.Unlock()
-		return errEnded
-	}
-	a.mid = mid
-	a.c.mu.Unlock()
-	if _, err := a.c.conn.Write(b); err != nil {
-		return errSource{err}
-	}
-	a.c.r.metrics.fromServers.Add(uint64(len(b)))
-	a.c.account.fromServer.Add(uint64(len(b)))
-	return nil
-}
-
-// repeat makes ready for the primary what the standby did not carry out.
-func (a *auto) repeat(rd *reader, in *chunk, code string) {
-	if code == wire.CodeReadOnlyTransaction {
-		a.tracker.Texts(a.c.r.refused.add)
-	}
-	clear(rd.have) // which of it is there cannot be told
-	if err := rd.drain(in); err != nil {
-		a.drop()
-	}
-}
-
-// lost ends the session: the client has got a part of an answer whose rest will not come.
-func (a *auto) lost(rd *reader) error {
-	a.c.end(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
-		WithHint("Connect again.")})
-	return errEnded
 }

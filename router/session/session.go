@@ -65,6 +65,8 @@ type Hooks struct {
 	// Leaving, if it is not nil, is asked when the server says that it ends the session, while that is idle: with FATAL, or with the warning that it gives
 	// where it goes at once (quickdie in PostgreSQL's src/backend/tcop/postgres.c). Where it returns true the client is not told.
 	Leaving func(fatal bool) bool
+	// Unhidden, if it is not nil, is called when what HideBlock told of has been answered.
+	Unhidden func()
 }
 
 type phase uint8
@@ -429,6 +431,9 @@ func (s *Session) takesLeave(h wire.Header, body []byte) bool {
 // nothing of its answer.
 func (s *Session) HideBlock() { s.requests.push(newRequest(kindBlock, effectNone)) }
 
+// HidesBlock reports whether the server works on what HideBlock told of, and not on the client's request.
+func (s *Session) HidesBlock() bool { return s.requests.hiddenBlock() }
+
 // hide keeps from the client what belongs to the answer of a Query that is not its own, n bytes of which are shown. What the server says unasked is
 // no part of it, nor is the last word of a server that ends the session.
 func (s *Session) hide(h wire.Header, body []byte, n int) (Order, bool) {
@@ -441,6 +446,9 @@ func (s *Session) hide(h wire.Header, body []byte, n int) (Order, bool) {
 	case 'Z':
 		s.status, s.state, s.executed = body[0], body[0], false
 		s.requests.ready()
+		if s.hooks.Unhidden != nil {
+			s.hooks.Unhidden()
+		}
 	default:
 		return Order{}, false
 	}

@@ -45,9 +45,13 @@ type Reply struct {
 	Begins bool
 
 	begun, failed bool
+	code          string
 	status        byte
 	left          int
 }
+
+// Code is the SQLSTATE of the last error that the client was told of; "" if there was none.
+func (r *Reply) Code() string { return r.code }
 
 // Failed reports whether the client was told of an error: then it is not known which of the hidden messages were carried out.
 func (r *Reply) Failed() bool { return r.failed }
@@ -186,7 +190,7 @@ func (r *Reply) pass(b []byte) ReplyOrder {
 			if fatal {
 				return r.stop(n, ReplyOrder{Verb: Lost, Code: code})
 			}
-			r.failed = true
+			r.failed, r.code = true, code
 		case 'G', 'W':
 			return r.stop(n, ReplyOrder{Verb: Lost, Code: wire.CodeProtocolViolation}) // no read copies in
 		}

@@ -1,0 +1,196 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"howdah/router/split"
+	"howdah/router/wire"
+)
+
+// ask sends a batch to the standby and gives the client its answer. It returns false if the standby did not carry it out and the
+// client has been told nothing, and otherwise the transaction status that it leaves behind.
+func (a *auto) ask(rd *reader, batch []byte) (done bool, status byte, err error) {
+	if a.cancelled.Load() {
+		return false, 0, nil
+	}
+	out, hidden := a.tracker.Prepare(a.out[:0], rd.have)
+	out = append(out, batch...)
+	if a.out = out; cap(out) > keepOut {
+		a.out = nil
+	}
+	if err := rd.send(out); err != nil {
+		a.drop()
+		return false, 0, nil
+	}
+	a.asks(rd)
+	defer a.asked(&err)
+	begins, _ := a.tracker.BeginsBlock()
+	reply := split.Reply{Hidden: hidden, Longest: chunkSize, Begins: begins}
+	if done, err = a.answer(rd, &reply); begins && !done && err == nil {
+		a.rollBack()
+	}
+	return done, reply.Status(), err
+}
+
+// asks notes that the standby has the client's batch.
+func (a *auto) asks(rd *reader) {
+	c := a.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.at = rd
+	switch {
+	case rd.cut:
+		a.cancelLeft()
+	case a.cancelled.Load(): // since ask looked
+		s := a.aim()
+		c.r.work.Go(func() { c.shoot(context.Background(), s) })
+	}
+}
+
+// asked notes that the standby has answered, or that nobody waits for its answer any more.
+func (a *auto) asked(err *error) {
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	if *err != nil {
+		a.interrupt()
+	}
+	a.at = nil
+}
+
+// tellCancelled gives the client the answer to a batch that was cancelled before a standby had it, or that none carried out. It returns the transaction
+// status that this leaves behind. A block fails with it, and is made to fail where it goes on, on the primary.
+func (a *auto) tellCancelled() (status byte, err error) {
+	status = 'I'
+	if a.tracker.InBlock() {
+		a.drop()
+		status = 'E'
+	}
+	e := wire.Error{Severity: "ERROR", Code: wire.CodeQueryCanceled, Message: "canceling statement due to user request"}
+	a.c.r.metrics.refused(e.Code)
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	return status, a.tell(append(e.Append(nil), 'Z', 0, 0, 0, 5, status), false)
+}
+
+// answer gives the client what the standby says to a batch.
+func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
+	in := newChunk()
+	defer in.free()
+	in.w = copy(in.b[:], rd.rest)
+	rd.rest = nil
+	rd.lookLater()
+	locked := false
+	defer func() {
+		if locked {
+			a.writing.Unlock()
+		}
+	}()
+	for {
+		o := reply.FromServer(in.b[in.r:in.w])
+		switch o.Verb {
+		case split.Send, split.Finished:
+			if !locked {
+				a.writing.Lock()
+				locked = true
+			}
+			if err := a.tell(in.b[in.r:in.r+o.N], reply.MidMessage()); err != nil {
+				return false, err
+			}
+			in.r += o.N
+			if o.Verb == split.Finished {
+				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
+				if reply.Failed() {
+					clear(rd.have)
+				}
+				if reply.Code() == wire.CodeReadOnlyTransaction {
+					a.tracker.Texts(a.c.r.refused.add)
+				}
+				return true, nil
+			}
+		case split.Drop:
+			copy(in.b[in.r+o.At:], in.b[in.r+o.At+o.N:in.w])
+			in.w -= o.N
+		case split.Repeat:
+			a.repeat(rd, in, o.Code)
+			return false, nil
+		case split.Need:
+			if err := a.more(rd, in); err != nil {
+				if errors.As(err, new(errSource)) {
+					return false, err
+				}
+				a.drop()
+				if reply.Begun() {
+					return false, a.lost(rd)
+				}
+				return false, nil
+			}
+		default:
+			a.drop()
+			return false, a.lost(rd)
+		}
+	}
+}
+
+// lookEvery is how often a session that waits for a standby looks whether its client is still there: nobody reads from that meanwhile.
+const lookEvery = 200 * time.Millisecond
+
+// more reads what the standby says next. An errSource is a client that has gone.
+func (a *auto) more(rd *reader, in *chunk) error {
+	for {
+		err := in.more(rd.conn)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if gone, err := a.c.conn.hungUp(); err != nil || gone {
+			return errSource{errClientGone}
+		}
+		rd.lookLater()
+	}
+}
+
+// lookLater has the next look come soon enough. A deadline costs more than a clock, so it is not set anew for each of many short reads.
+func (rd *reader) lookLater() {
+	if now := time.Now(); rd.look.Sub(now) < lookEvery/2 {
+		rd.look = now.Add(lookEvery)
+		rd.conn.SetReadDeadline(rd.look)
+	}
+}
+
+// tell writes a part of the standby's answer to the client.
+func (a *auto) tell(b []byte, mid bool) error {
+	a.c.mu.Lock()
+	if a.c.ending != nil {
+		a.c.mu.Unlock()
+		return errEnded
+	}
+	a.c.mu.Unlock()
+	if n, err := a.c.conn.Write(b); err != nil {
+		a.mid = a.mid || n > 0
+		return errSource{err}
+	}
+	a.mid = mid
+	a.c.r.metrics.fromServers.Add(uint64(len(b)))
+	a.c.account.fromServer.Add(uint64(len(b)))
+	return nil
+}
+
+// repeat makes ready for the primary what the standby did not carry out.
+func (a *auto) repeat(rd *reader, in *chunk, code string) {
+	if code == wire.CodeReadOnlyTransaction {
+		a.tracker.Texts(a.c.r.refused.add)
+	}
+	clear(rd.have) // which of it is there cannot be told
+	if err := rd.drain(in); err != nil {
+		a.drop()
+	}
+}
+
+// lost ends the session: the client has got a part of an answer whose rest will not come.
+func (a *auto) lost(rd *reader) error {
+	a.c.end(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
+		WithHint("Connect again.")})
+	return errEnded
+}

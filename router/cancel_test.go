@@ -1,0 +1,274 @@
+package router_test
+
+import (
+	"testing"
+
+	"howdah/router"
+	"howdah/router/route"
+	"howdah/router/route/statement"
+	rt "howdah/router/routertest"
+)
+
+// reading is a session of statement routing with a primary, "one", and a standby, "two", both played by hand.
+type reading struct {
+	*movable
+	standby *rt.Peer // once the session has a connection to it
+	known   bool     // the router has asked for the functions
+}
+
+// aRead goes to a standby, aWrite to the primary.
+const (
+	aRead  = "SELECT n FROM t"
+	aWrite = "INSERT INTO t VALUES (1)"
+)
+
+var (
+	primaryCancel = cancelRequest([]byte("\x00\x00\x12\x67sekr"))
+	standbyCancel = cancelRequest([]byte("\x00\x00\x00\x63abcd"))
+)
+
+func startReading(t *testing.T, change ...func(*router.Options)) *reading {
+	t.Helper()
+	m := startMovable(t, append([]func(*router.Options){func(o *router.Options) {
+		o.DialTimeout, o.CancelTimeout = rt.Patience, rt.Patience
+		o.Consistency = route.Eventual // nobody says how far the standby is
+	}}, change...)...)
+	m.know.Hear(rt.Primary("one", m.one.Address(), 1), rt.Standby("two", m.two.Address(), 1))
+	until(t, "the standby to be known", func() bool { return len(m.Status().Standbys) == 1 })
+	return &reading{movable: m}
+}
+
+// connected has the session connect to its standby, with the text as its first read.
+func (g *reading) connected(sql string) {
+	g.t.Helper()
+	g.client.Send(rt.Query(sql))
+	g.standby = g.two.Accept()
+	g.welcome(g.standby, clientTold...)
+	if !g.known {
+		g.functions()
+		g.known = true
+	}
+	answer(g.client, g.standby, sql)
+}
+
+// functions has the standby say that its database has none.
+func (g *reading) functions() {
+	g.t.Helper()
+	g.standby.Expect(rt.Query(statement.FunctionsQuery))
+	g.standby.Send(rt.Complete("SELECT 0"), rt.Ready('I'))
+}
+
+// cancel sends a cancel request for the session.
+func (g *reading) cancel() *rt.Peer {
+	g.t.Helper()
+	c := g.rig.client(g.t, route.Auto)
+	c.Send(cancelRequest([]byte(g.key)))
+	return c
+}
+
+// remembered has the session cancelled while no server has the client's request.
+func (g *reading) remembered() {
+	g.t.Helper()
+	g.cancel().ExpectClose()
+}
+
+func (g *reading) isCancelled(status byte) {
+	g.t.Helper()
+	g.client.ExpectError("57014")
+	g.client.Expect(rt.Ready(status))
+}
+
+// delivered plays the part of a server that is told of a cancel request, and returns the connection of that, which is still open.
+func delivered(at *rt.Server, request []byte) *rt.Peer {
+	c := at.Accept()
+	c.Expect(request)
+	return c
+}
+
+// While the router makes a standby ready for the client's request, a cancel request is remembered, and hits nothing of the router's own.
+func TestCancelWhileAStandbyIsMadeReady(t *testing.T) {
+	logIn := func(g *reading) { g.welcome(g.standby, clientTold...) }
+	arrive := func(g *reading) { g.standby = g.two.Accept() }
+	for name, c := range map[string]struct{ before, after []func(*reading) }{
+		"the connection":    {nil, []func(*reading){arrive, logIn, (*reading).functions}},
+		"the login":         {[]func(*reading){arrive}, []func(*reading){logIn, (*reading).functions}},
+		"what is asked":     {[]func(*reading){arrive, logIn}, []func(*reading){(*reading).functions}},
+		"no standby at all": {[]func(*reading){arrive}, []func(*reading){func(g *reading) { g.standby.Close() }}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startReading(t)
+			g.client.Send(rt.Query(aRead))
+			until(t, "the request to be in hand", func() bool { return g.count("active") == 1 })
+			for _, step := range c.before {
+				step(g)
+			}
+			g.remembered()
+			for _, step := range c.after {
+				step(g)
+			}
+			g.isCancelled('I')
+			g.one.ExpectNobody()
+			g.two.ExpectNobody()
+			if name != "no standby at all" {
+				ask(g.client, g.standby, aRead) // without the one that was cancelled
+			}
+			ask(g.client, g.server, aWrite)
+		})
+	}
+	t.Run("a setting", func(t *testing.T) {
+		g := startReading(t)
+		g.connected(aRead)
+		ask(g.client, g.server, "SET a.b = 1")
+		g.client.Send(rt.Parse("", aRead), rt.Bind("", ""), rt.Execute(""), rt.Sync)
+		g.standby.Expect(rt.Query("SET a.b = 1"))
+		g.remembered()
+		g.standby.Send(rt.Complete("SET"), rt.Ready('I'))
+		g.isCancelled('I')
+		ask(g.client, g.standby, aRead)
+		g.two.ExpectNobody()
+	})
+	// What the router asks before a session's first statement delays also one that is the primary's: the cancel request follows it.
+	t.Run("a write", func(t *testing.T) {
+		g := startReading(t)
+		g.client.Send(rt.Query(aWrite))
+		g.standby = g.two.Accept()
+		g.remembered()
+		g.welcome(g.standby, clientTold...)
+		g.functions()
+		g.server.Expect(rt.Query(aWrite))
+		delivered(g.one, primaryCancel).Close()
+		g.server.Send(rt.Error("57014", "canceled"), rt.Ready('I'))
+		g.isCancelled('I')
+		ask(g.client, g.server, aWrite)
+		g.one.ExpectNobody()
+	})
+}
+
+// A cancel request goes to the server that has the request, and until it has been delivered that server is given nothing else.
+func TestNothingFollowsACancelRequestUntilItIsDelivered(t *testing.T) {
+	for name, c := range map[string]struct {
+		sql     string
+		request []byte
+		has     func(*reading) (*rt.Server, *rt.Peer)
+	}{
+		"standby": {aRead, standbyCancel, func(g *reading) (*rt.Server, *rt.Peer) { return g.two, g.standby }},
+		"primary": {aWrite, primaryCancel, func(g *reading) (*rt.Server, *rt.Peer) { return g.one, g.server }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startReading(t)
+			g.connected(aRead)
+			at, server := c.has(g)
+			g.client.Send(rt.Query(c.sql))
+			server.Expect(rt.Query(c.sql))
+			cancels := g.cancel()
+			under := delivered(at, c.request)
+			server.Send(rt.Complete("OK"), rt.Ready('I')) // it was too late
+			g.client.Expect(rt.Complete("OK"), rt.Ready('I'))
+			g.client.Send(rt.Query(c.sql))
+			server.ExpectQuiet()
+			cancels.ExpectQuiet()
+			under.Close()
+			cancels.ExpectClose()
+			answer(g.client, server, c.sql)
+			g.one.ExpectNobody()
+			g.two.ExpectNobody()
+		})
+	}
+}
+
+// What was to be cancelled is not repeated on the primary.
+func TestACancelledReadIsNotRepeated(t *testing.T) {
+	g := startReading(t)
+	g.connected(aRead)
+	g.client.Send(rt.Query(aRead))
+	g.standby.Expect(rt.Query(aRead))
+	g.cancel()
+	delivered(g.two, standbyCancel).Close()
+	g.standby.Send(rt.Error("40001", "canceling statement due to conflict with recovery"), rt.Ready('I'))
+	g.isCancelled('I')
+	g.client.Send(rt.Query(aRead))
+	g.standby.Expect(rt.Query(aRead))
+	g.cancel()
+	delivered(g.two, standbyCancel).Close()
+	g.standby.Close()
+	g.isCancelled('I')
+	ask(g.client, g.server, aWrite)
+}
+
+// The primary goes on with a block of the standby's: the BEGIN that it is sent for that is not the client's, so no cancel request hits it.
+func TestCancelWhileABlockIsTakenOver(t *testing.T) {
+	const begin = "BEGIN READ ONLY ISOLATION LEVEL READ COMMITTED"
+	start := func(t *testing.T) *reading {
+		g := startReading(t)
+		g.connected(aRead)
+		g.client.Send(rt.Query(begin))
+		g.standby.Expect(rt.Query(begin))
+		g.standby.Send(rt.Complete("BEGIN"), rt.Ready('T'))
+		g.client.Expect(rt.Complete("BEGIN"), rt.Ready('T'))
+		return g
+	}
+	begun := [][]byte{rt.Complete("BEGIN"), rt.Ready('T')}
+	t.Run("the standby's part has not ended", func(t *testing.T) {
+		g := start(t)
+		g.client.Send(rt.Query(aWrite))
+		g.server.Expect(rt.Query(begin))
+		g.standby.Expect(rt.Query("ROLLBACK"))
+		g.remembered()
+		g.standby.Send(rt.Complete("ROLLBACK"), rt.Ready('I'))
+		g.server.Expect(rt.Query(aWrite))
+		g.one.ExpectNobody()
+		g.remembered()
+		g.server.Send(begun...)
+		delivered(g.one, primaryCancel).Close()
+		g.server.Send(rt.Error("57014", "canceled"), rt.Ready('E'))
+		g.isCancelled('E')
+		g.two.ExpectNobody()
+		g.one.ExpectNobody()
+	})
+	t.Run("BEGIN is answered", func(t *testing.T) {
+		g := start(t)
+		g.client.Send(rt.Query(aWrite))
+		g.server.Expect(rt.Query(begin))
+		g.standby.Expect(rt.Query("ROLLBACK"))
+		g.remembered()
+		g.server.Send(begun...)
+		g.standby.Send(rt.Complete("ROLLBACK"), rt.Ready('I'))
+		g.server.Expect(rt.Query(aWrite))
+		delivered(g.one, primaryCancel).Close()
+		g.server.Send(rt.Error("57014", "canceled"), rt.Ready('E'))
+		g.isCancelled('E')
+	})
+	t.Run("a late one", func(t *testing.T) {
+		g := start(t)
+		late := g.cancel() // nothing runs
+		under := delivered(g.one, primaryCancel)
+		g.client.Send(rt.Query(aWrite))
+		g.server.ExpectQuiet()
+		under.Close()
+		late.ExpectClose()
+		g.server.Expect(rt.Query(begin))
+		g.standby.Expect(rt.Query("ROLLBACK"))
+		g.standby.Send(rt.Complete("ROLLBACK"), rt.Ready('I'))
+		g.server.Expect(rt.Query(aWrite))
+	})
+	// What is cancelled in a block before the standby has it makes the block fail, on the primary then.
+	t.Run("in the block", func(t *testing.T) {
+		g := start(t)
+		g.client.Send(rt.Query(aRead))
+		g.standby.Expect(rt.Query(aRead))
+		g.cancel()
+		under := delivered(g.two, standbyCancel)
+		g.standby.Send(rt.Complete("SELECT 0"), rt.Ready('T'))
+		g.client.Expect(rt.Complete("SELECT 0"), rt.Ready('T'))
+		g.client.Send(rt.Query(aRead))
+		g.standby.ExpectQuiet()
+		g.remembered()
+		under.Close()
+		g.isCancelled('E')
+		g.standby.Expect(rt.Terminate)
+		g.client.Send(rt.Query("ROLLBACK"))
+		g.server.Expect(rt.Query(begin + "\n;ROLLBACK TO SAVEPOINT the_block_failed_on_a_standby"))
+		g.server.Send(rt.Complete("BEGIN"), rt.Error("3B001", "no such savepoint"), rt.Ready('E'))
+		answer(g.client, g.server, "ROLLBACK")
+	})
+}
