@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,8 @@ type seat struct {
 	address  string
 	password string
 	patience time.Duration
+	// settings are parameters of the session from its start.
+	settings map[string]string
 }
 
 // client is a connection that remembers whether the server has warned that a commit did not wait for its standbys.
@@ -55,6 +58,7 @@ func (s seat) connect(ctx context.Context) (client, error) {
 	}
 	warned := &atomic.Bool{}
 	c.DialFunc = s.host.Dial
+	maps.Copy(c.RuntimeParams, s.settings)
 	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		if waives(n.Message) {
 			warned.Store(true)
@@ -75,7 +79,8 @@ type crowd struct {
 	commits  []commit  // through the routers
 	direct   []commit  // past them
 	waived   []commit  // answered as done, with the warning that the wait for a standby was cancelled: not acknowledged
-	readings []reading // of both routes
+	readings []reading // of all routes
+	own      [2]int    // reads of own writes: by primaries, by standbys
 	unseen   []string  // own writes that their session did not see
 	errors   map[string]int
 	acks     [][]schema.Instant // by writer
@@ -84,7 +89,8 @@ type crowd struct {
 	done   sync.WaitGroup
 }
 
-// start begins with a writer, a reader and a standby reader for each router, and two probes for each member.
+// startCrowd begins with a writer and a reader of each kind for each router, and two probes for each member. Writers are on the route auto,
+// so what they read of their own comes from a standby where one has it.
 func startCrowd(ctx context.Context, c *cluster.Cluster, password string) *crowd {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &crowd{writers: len(c.Routers), servers: map[string]*cluster.Member{}, errors: map[string]int{}, acks: make([][]schema.Instant, len(c.Routers)), cancel: cancel}
@@ -92,11 +98,14 @@ func startCrowd(ctx context.Context, c *cluster.Cluster, password string) *crowd
 		w.servers[m.Host.Address] = m
 	}
 	for i, r := range c.Routers {
-		rw := seat{host: c.Client, address: r.Listen(), password: password, patience: clientPatience}
-		ro := rw
+		auto := seat{host: c.Client, address: r.Listen(), password: password, patience: clientPatience}
+		rw, ro, strict := auto, auto, auto
+		rw.settings = map[string]string{"howdah.route": "rw"}
+		strict.settings = map[string]string{"howdah.consistency": "strict"}
 		ro.address = r.ReadOnly()
-		w.done.Go(func() { w.write(ctx, rw, i) })
+		w.done.Go(func() { w.write(ctx, auto, i) })
 		w.done.Go(func() { w.read(ctx, rw, "rw") })
+		w.done.Go(func() { w.read(ctx, strict, "strict") })
 		w.done.Go(func() { w.read(ctx, ro, "ro") })
 	}
 	for _, m := range c.Members {
@@ -212,13 +221,15 @@ func (w *crowd) write(ctx context.Context, s seat, writer int) {
 			return nil
 		}
 		var newest int64
-		if err := conn.QueryRow(ctx, fmt.Sprintf("select coalesce(max(id), 0) from %s where writer = %d", campaignTable, writer)).Scan(&newest); err != nil {
+		var standby bool
+		if err := conn.QueryRow(ctx, fmt.Sprintf("select coalesce(max(id), 0), %s from %s where writer = %d", onStandby, campaignTable, writer)).Scan(&newest, &standby); err != nil {
 			return err
 		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.own[place(standby)]++
 		if newest < c.ID {
-			w.mu.Lock()
-			w.unseen = append(w.unseen, fmt.Sprintf("writer %d wrote row %d on %s and then saw %d", writer, c.ID, c.Server, newest))
-			w.mu.Unlock()
+			w.unseen = append(w.unseen, fmt.Sprintf("writer %d wrote row %d on %s and then saw %d (on a standby: %t)", writer, c.ID, c.Server, newest, standby))
 		}
 		return nil
 	})
@@ -230,7 +241,7 @@ func (w *crowd) read(ctx context.Context, s seat, route string) {
 	for i := range w.writers {
 		parts = append(parts, fmt.Sprintf("coalesce((select max(id) from %s where writer = %d), 0)", campaignTable, i))
 	}
-	query := "select array[" + strings.Join(parts, ", ") + "]::text"
+	query := "select array[" + strings.Join(parts, ", ") + "]::text, " + onStandby
 	var session, reads int
 	var of *pgx.Conn
 	w.attempt(ctx, s, readBeat, "read "+route, func(ctx context.Context, conn client) error {
@@ -242,7 +253,7 @@ func (w *crowd) read(ctx context.Context, s seat, route string) {
 		}
 		r := reading{Session: session, Route: route, Began: boottime.Now()}
 		var text string
-		if err := conn.QueryRow(ctx, query).Scan(&text); err != nil {
+		if err := conn.QueryRow(ctx, query).Scan(&text, &r.Standby); err != nil {
 			return err
 		}
 		r.At = boottime.Now()
@@ -258,6 +269,17 @@ func (w *crowd) read(ctx context.Context, s seat, route string) {
 		w.mu.Unlock()
 		return nil
 	})
+}
+
+// onStandby says in a query whether a standby carries it out. The functions that say so are the primary's for the router, this view is not.
+const onStandby = "(select setting = 'on' from pg_settings where name = 'in_hot_standby')"
+
+// place is an index: 0 for primaries, 1 for standbys.
+func place(standby bool) int {
+	if standby {
+		return 1
+	}
+	return 0
 }
 
 // errEnough ends a reader's session.

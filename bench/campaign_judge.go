@@ -113,9 +113,11 @@ func usurpers(reigns []reign, commits []commit) (found []commit, late int) {
 
 // reading is what one query of a reader saw.
 type reading struct {
-	// Session numbers the sessions of all readers, Route is rw or ro.
+	// Session numbers the sessions of all readers, Route is rw, ro, or strict: auto with howdah.consistency strict.
 	Session int
 	Route   string
+	// Standby says that one carried it out.
+	Standby bool
 	// Began is before the query was sent, At after its answer.
 	Began, At schema.Instant
 	// Seen is the highest id of each writer.
@@ -147,12 +149,12 @@ func newestBefore(commits []commit, at schema.Instant, lost map[int64]bool) (com
 	return commit{}, false
 }
 
-// staleReads returns the readings of the rw route that do not show a row which had been acknowledged before the reading began, and
-// which is there at the end: they came from a server that was no primary any more.
+// staleReads returns the readings of the rw route, and the strict ones, that do not show a row which had been acknowledged before the reading
+// began, and which is there at the end: they came from a server that was no primary any more, or from a standby that was behind.
 func staleReads(readings []reading, commits [][]commit, lost map[int64]bool) []reading {
 	var stale []reading
 	for _, r := range readings {
-		if r.Route != "rw" {
+		if r.Route == "ro" {
 			continue
 		}
 		for w, seen := range r.Seen {

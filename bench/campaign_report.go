@@ -41,6 +41,9 @@ type findings struct {
 	Waived   int            `json:"waived"`
 	Degraded []gap          `json:"degraded,omitempty"` // when the leader record may have promised nothing
 	Reads    map[string]int `json:"reads"`
+	// OnStandbys are those of Reads that standbys carried out; Own the reads of own writes, by primaries and by standbys.
+	OnStandbys map[string]int `json:"on_standbys"`
+	Own        [2]int         `json:"own"`
 	// Unseen are own writes that their own session did not see, Stale reads of the rw route without a row acknowledged before,
 	// Backwards reads that show less than an earlier one of their session.
 	Unseen    []string       `json:"unseen,omitempty"`
@@ -67,10 +70,11 @@ func (s *strain) judge(f *findings) {
 	for _, c := range usurped {
 		f.Usurped = append(f.Usurped, fmt.Sprintf("row %d, sent at %s, accepted by %s at %s", c.ID, at(c.Sent), c.Server, at(c.Executed)))
 	}
-	f.Reads = map[string]int{}
+	f.Reads, f.OnStandbys, f.Own = map[string]int{}, map[string]int{}, w.own
 	commits := byWriter(w.commits, w.writers)
 	for _, r := range w.readings {
 		f.Reads[r.Route]++
+		f.OnStandbys[r.Route] += place(r.Standby)
 		if r.Route == "ro" {
 			f.Behind = max(f.Behind, staleness(r, commits, s.lost))
 		}
@@ -159,9 +163,10 @@ func (f *findings) markdown(svg string) string {
 	}
 	say("| what must not be | found | of |\n|---|---|---|\n")
 	say("| rows accepted by a member after the promotion of another in a newer epoch | %d | %d rows through the routers, %d past them |\n", len(f.Usurped), f.Acked, f.Direct)
-	say("| own writes that their session did not see | %d | |\n", len(f.Unseen))
-	say("| reads on the rw route without a row that was acknowledged before them, and lasts | %d | %d reads |\n", len(f.Stale), f.Reads["rw"])
-	say("| reads that show less than an earlier one of their session | %d | %d reads on rw, %d on ro |\n", len(f.Backwards), f.Reads["rw"], f.Reads["ro"])
+	say("| own writes that their session, on route auto, did not see | %d | %d reads on standbys, %d on primaries |\n", len(f.Unseen), f.Own[1], f.Own[0])
+	say("| reads on route rw, or on auto with consistency strict, without a row that was acknowledged before them, and lasts | %d | %d reads on rw, %d strict on standbys, %d on primaries |\n",
+		len(f.Stale), f.Reads["rw"], f.OnStandbys["strict"], f.Reads["strict"]-f.OnStandbys["strict"])
+	say("| reads that show less than an earlier one of their session | %d | all of these, and %d on ro |\n", len(f.Backwards), f.Reads["ro"])
 	say("| acknowledged rows lost, where nothing may be lost or outside the window | %d | %d missing in all |\n", f.wrongLosses(), missing+len(f.LostLater))
 	say("| commits whose wait for a standby was ended by a stop that is not immediate | %d | |\n", ended)
 	say("| faults after which the cluster was not whole within %s | %d | %d |\n", wholeBound, unwhole, len(f.Outcomes))

@@ -44,8 +44,8 @@ func TestCampaign(t *testing.T) {
 	if n := f.violations(); n > 0 || len(f.Outcomes) != o.faults {
 		t.Errorf("%d faults, %d violations:\n%s", len(f.Outcomes), n, f.markdown("none"))
 	}
-	if f.Acked < 100 || f.Direct < 10 || f.Reads["rw"] < 10 || f.Reads["ro"] < 10 {
-		t.Errorf("the clients did too little to prove anything: %d rows, %d past the routers, reads %v", f.Acked, f.Direct, f.Reads)
+	if f.Acked < 100 || f.Direct < 10 || f.Reads["rw"] < 10 || f.Reads["ro"] < 10 || f.OnStandbys["strict"] < 10 || f.Own[1] < 10 {
+		t.Errorf("the clients did too little to prove anything: %d rows, %d past the routers, reads %v, on standbys %v, of own writes %v", f.Acked, f.Direct, f.Reads, f.OnStandbys, f.Own)
 	}
 	if len(f.Reigns) < 3 {
 		t.Errorf("a cut and a switchover end two reigns: %+v", f.Reigns)

@@ -152,6 +152,7 @@ func TestReads(t *testing.T) {
 		"of the other writer":        {read("rw", 4*s, 20, 0), 1, 3 * s},
 		"not acknowledged yet":       {read("rw", s+s/2, 10, 15), 0, 0},
 		"a standby may be behind":    {read("ro", 4*s, 10, 15), 0, 2 * s},
+		"but not for strict":         {read("strict", 4*s, 10, 15), 1, 2 * s},
 		"an unknown outcome is more": {read("rw", 4*s, 99, 15), 0, 0},
 	} {
 		if got := staleReads([]reading{c.r}, commits, lost); len(got) != c.stale {

@@ -67,7 +67,7 @@ type Options struct {
 
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency
-	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it, which is the default, they stay on the primary.
+	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it they stay on the primary.
 	StatementRouting bool
 	ReadWait         time.Duration
 	// AuthType says who authenticates clients.
@@ -113,6 +113,7 @@ func DefaultOptions() Options {
 		TLSMode:           TLSDisable,
 		TLSMinVersion:     "TLSv1.2",
 		AuthType:          AuthAuto,
+		StatementRouting:  true,
 		ServerTLSMode:     ServerTLSDisable,
 		FailoverWait:      30 * time.Second,
 		LoginTimeout:      60 * time.Second,
