@@ -271,8 +271,11 @@ func (w *crowd) read(ctx context.Context, s seat, route string) {
 	})
 }
 
-// onStandby says in a query whether a standby carries it out. The functions that say so are the primary's for the router, this view is not.
-const onStandby = "(select setting = 'on' from pg_settings where name = 'in_hot_standby')"
+// onStandby says in a query whether a standby carries it out. Routers have the primary answer what asks for that; they cannot know it of this view.
+const (
+	onStandby   = "(select standby from campaign_server)"
+	makeStandby = "create or replace view campaign_server as select setting = 'on' as standby from pg_settings where name = 'in_hot_standby'"
+)
 
 // place is an index: 0 for primaries, 1 for standbys.
 func place(standby bool) int {

@@ -162,7 +162,8 @@ func (s *strain) raise(ctx context.Context) error {
 		}
 		connected = true
 		_, err = c.Exec(try, fmt.Sprintf(`create table if not exists %s (writer int, id bigint, primary key (writer, id));
-			create table if not exists %s (writer int, id bigint primary key)`, campaignTable, directTable))
+			create table if not exists %s (writer int, id bigint primary key);
+			%s`, campaignTable, directTable, makeStandby))
 		hangUp(c.Conn)
 		return err == nil
 	})
