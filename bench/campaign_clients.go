@@ -31,8 +31,9 @@ const (
 	probePatience  = 2 * time.Second
 	// readsInSession is after how many readings a reader begins a new session.
 	readsInSession = 50
-	// ownEvery is after how many rows a writer reads its own last one.
-	ownEvery = 4
+	// ownEvery is after how many rows a writer reads its own last one, ownReads times.
+	ownEvery = 6
+	ownReads = 2
 )
 
 // seat is where a client sits and what it connects to.
@@ -205,10 +206,17 @@ func (w *crowd) attempt(ctx context.Context, s seat, beat time.Duration, what st
 	}
 }
 
-// write appends rows, and reads the newest one of its own in the same session now and then.
+// write appends rows, and now and then reads the newest one of its own in the same session: ownReads times, since the first of them has
+// the router find out which standby has the row.
 func (w *crowd) write(ctx context.Context, s seat, writer int) {
-	rows := 0
+	var of *pgx.Conn
+	var last commit
+	rows, reads := 0, 0
 	w.attempt(ctx, s, campaignBeat, "write", func(ctx context.Context, conn client) error {
+		if of == conn.Conn && reads > 0 {
+			reads--
+			return w.readOwn(ctx, conn, writer, last)
+		}
 		c, err := w.insert(ctx, conn, campaignTable, writer)
 		if err != nil {
 			return err
@@ -217,22 +225,27 @@ func (w *crowd) write(ctx context.Context, s seat, writer int) {
 		w.commits = append(w.commits, c)
 		w.acks[writer] = append(w.acks[writer], c.At)
 		w.mu.Unlock()
-		if rows++; rows%ownEvery != 0 {
-			return nil
-		}
-		var newest int64
-		var standby bool
-		if err := conn.QueryRow(ctx, fmt.Sprintf("select coalesce(max(id), 0), %s from %s where writer = %d", onStandby, campaignTable, writer)).Scan(&newest, &standby); err != nil {
-			return err
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.own[place(standby)]++
-		if newest < c.ID {
-			w.unseen = append(w.unseen, fmt.Sprintf("writer %d wrote row %d on %s and then saw %d (on a standby: %t)", writer, c.ID, c.Server, newest, standby))
+		if rows++; rows%ownEvery == 0 {
+			of, last, reads = conn.Conn, c, ownReads
 		}
 		return nil
 	})
+}
+
+// readOwn reads the newest row of the writer, which must not be older than the one it wrote last.
+func (w *crowd) readOwn(ctx context.Context, conn client, writer int, last commit) error {
+	var newest int64
+	var standby bool
+	if err := conn.QueryRow(ctx, fmt.Sprintf("select coalesce(max(id), 0), %s from %s where writer = %d", onStandby, campaignTable, writer)).Scan(&newest, &standby); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.own[place(standby)]++
+	if newest < last.ID {
+		w.unseen = append(w.unseen, fmt.Sprintf("writer %d wrote row %d on %s and then saw %d (on a standby: %t)", writer, last.ID, last.Server, newest, standby))
+	}
+	return nil
 }
 
 // read looks at the newest row of each writer.
