@@ -85,7 +85,7 @@ func (c *client) aim() (shot, bool) {
 	if c.ending != nil {
 		return shot{}, false
 	}
-	if a := c.auto; a != nil && (a.busy || c.machine.HidesBlock()) {
+	if a := c.auto; a != nil && (a.busy || a.moving() || c.machine.HidesBlock()) {
 		a.cancelled.Store(true)
 		if a.at == nil {
 			return shot{}, false

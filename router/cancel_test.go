@@ -272,3 +272,23 @@ func TestCancelWhileABlockIsTakenOver(t *testing.T) {
 		answer(g.client, g.server, "ROLLBACK")
 	})
 }
+
+// While a session waits for another primary nobody has its request: the cancel request follows it there.
+func TestCancelWhileASessionMoves(t *testing.T) {
+	m := startMovable(t, func(o *router.Options) { o.DialTimeout, o.CancelTimeout = rt.Patience, rt.Patience })
+	g := &reading{movable: m}
+	ask(m.client, m.server, aWrite)
+	m.know.Hear(rt.Standby("one", m.one.Address(), 2))
+	m.server.ExpectClose()
+	m.client.Send(rt.Query(aWrite))
+	until(t, "the session to wait", func() bool { return m.count("waiting") == 1 })
+	g.remembered()
+	m.know.Hear(rt.Standby("one", m.one.Address(), 2), rt.Primary("two", m.two.Address(), 3))
+	next := m.arrive(m.two)
+	next.Expect(rt.Query(aWrite))
+	delivered(m.two, standbyCancel).Close() // the new primary's key is that which arrive gives
+	next.Send(rt.Error("57014", "canceled"), rt.Ready('I'))
+	g.isCancelled('I')
+	ask(m.client, next, aWrite)
+	m.two.ExpectNobody()
+}
