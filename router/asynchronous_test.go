@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"howdah/router"
 	rt "howdah/router/routertest"
 )
 
@@ -49,7 +50,7 @@ func TestMidMessageOfAStandby(t *testing.T) {
 		told bool
 	}{"between rows": {len(rt.Row("a long value")), true}, "in a row": {12, false}, "in a header": {3, true}} {
 		t.Run(name, func(t *testing.T) {
-			s := startScripted(t)
+			s := startScripted(t, func(o *router.Options) { o.CancelTimeout = 100 * time.Millisecond }) // nobody takes the one for what the standby does
 			s.client.Send(rt.Query("SELECT 1"))
 			s.standby.Expect(rt.Query("SELECT 1"))
 			begun := [][]byte{rt.RowDescription("n"), rt.Row("1")}

@@ -41,6 +41,8 @@ type client struct {
 	negotiated  bool
 	credentials scram.Credentials
 	signature   []byte
+	// early is what the client sent while it had no server, first the beginning of that's answer.
+	early, first *chunk
 
 	// Of the registry's lock.
 	key, serverKey wire.Key
@@ -64,9 +66,23 @@ type ending struct {
 	ofServer bool
 }
 
-// serve deals with one connection from its first byte to its last.
+// serve deals with one connection from its first byte to its last. It and what it calls have small frames where the session is relayed: an idle session costs
+// little but its stacks, and one that is used by a quarter is not made smaller.
 func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 	defer conn.Close()
+	c := r.receive(ctx, conn, of)
+	if c == nil {
+		return
+	}
+	defer r.sessions.dismiss(c)
+	if c.connected(ctx) {
+		c.relay()
+		r.sessions.leave(c)
+	}
+}
+
+// receive returns the client that a connection is of, admitted; nil if there is none to be served.
+func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *client {
 	log := r.log.WithLazy(zap.Stringer("client", conn.RemoteAddr())) // most sessions log nothing
 	startup, err := r.greet(ctx, conn)
 	// A client is admitted first and counts as started then, so that a drain overlooks none.
@@ -77,39 +93,39 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 	}
 	if err != nil {
 		r.turnAway(conn, err, log)
-		return
+		return nil
 	}
 	if startup.Kind == wire.KindCancel {
 		r.relayCancel(ctx, startup.Key, log)
-		return
+		return nil
 	}
 	if r.forConsole(startup) {
 		r.serveConsole(ctx, conn, startup, log)
-		return
+		return nil
 	}
 	c := &client{r: r, conn: conn, startup: startup, log: log, account: r.newAccount()}
 	if err := c.wishes(of); err != nil {
 		r.turnAway(conn, err, log)
-		return
+		return nil
 	}
 	if err := c.underRules(); err != nil {
 		r.turnAway(conn, err, log)
-		return
+		return nil
 	}
 	if !r.sessions.admit(c, r.live().MaxClients) {
 		r.turnAway(conn, wire.Fatal(wire.CodeTooManyConnections, "sorry, too many clients already").
 			WithDetail("This router admits %d clients.", r.live().MaxClients), log)
-		return
+		return nil
 	}
-	defer r.sessions.dismiss(c)
 	started()
 	if r.draining.Load() && !r.spared(c) {
 		// The drain may have looked already.
 		r.turnAway(conn, shuttingDown(), log)
-		return
+		r.sessions.dismiss(c)
+		return nil
 	}
 	r.metrics.admitted(c.route)
-	c.run(ctx)
+	return c
 }
 
 // wishes sets what the client asks for in its startup packet, having come by the listener of.
@@ -224,23 +240,24 @@ func (r *Router) farewell(conn *link, e *wire.Error) {
 	io.CopyN(io.Discard, conn, maxDiscard)
 }
 
-// run carries an admitted client through: a server is found, then bytes are relayed.
-func (c *client) run(ctx context.Context) {
+// connected finds a server for an admitted client. It returns false if the session ends before it has begun.
+func (c *client) connected(ctx context.Context) bool {
 	begun := time.Now()
-	early, first, err := c.connect(ctx)
+	var err error
+	c.early, c.first, err = c.connect(ctx)
+	c.watcher, c.callOff = nil, nil // they would keep buffers
 	if err != nil {
 		if errors.Is(err, errClientGone) {
 			c.log.Debug("client went away while it waited for a server")
-			return
+			return false
 		}
 		c.r.turnAway(c.conn, err, c.log)
-		return
+		return false
 	}
 	c.r.metrics.connected(c.route, time.Since(begun))
 	c.account.waited.Store(int64(time.Since(begun)))
-	defer c.r.sessions.leave(c)
 	c.log.Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
-	c.relay(early, first)
+	return true
 }
 
 // begin makes the connection to server the session's own, unless the attempt has been called off.

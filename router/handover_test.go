@@ -29,7 +29,7 @@ import (
 	"howdah/router/wire"
 )
 
-// handoverProcess is the variable that makes the test binary a router: its value is "LISTEN SERVER".
+// handoverProcess is the variable that makes the test binary a router: its value is "LISTEN SERVER", or "LISTEN PRIMARY STANDBY" for one that routes statements.
 const handoverProcess = "HOWDAH_TEST_HANDOVER"
 
 // runHandoverProcess is a router in a process of its own. It says where it listens, and drains at SIGTERM.
@@ -39,6 +39,10 @@ func runHandoverProcess() int {
 	o.Cluster, o.Name, o.Listen, o.ReusePort, o.DrainTimeout = rt.Cluster, fmt.Sprint("router-", os.Getpid()), listen, true, rt.Patience
 	know := rt.NewKnowledge(boottime.Now)
 	know.Hear(rt.Primary("one", server, 1))
+	if server, standby, splits := strings.Cut(server, " "); splits {
+		routeStatements(&o)
+		know.Hear(rt.Primary("one", server, 1), rt.Standby("two", standby, 1))
+	}
 	var warned atomic.Bool
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel), zap.Hooks(func(e zapcore.Entry) error {
 		if e.Level >= zap.WarnLevel {

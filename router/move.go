@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"go.uber.org/zap"
 
@@ -58,7 +59,32 @@ func (a *auto) leaving(fatal bool) bool {
 // parameter is called for each ParameterStatus of the server.
 func (a *auto) parameter(name, value []byte) {
 	a.tracker.Parameter(name, value)
-	a.told[string(name)] = string(value)
+	a.told.set(name, value)
+}
+
+// parameters are what a client was told with ParameterStatus. Most sessions are told the same, so the texts are shared between them.
+type parameters []parameter
+
+type parameter struct{ name, value unique.Handle[string] }
+
+func (p *parameters) set(name, value []byte) {
+	n, v := unique.Make(string(name)), unique.Make(string(value))
+	for i := range *p {
+		if (*p)[i].name == n {
+			(*p)[i].value = v
+			return
+		}
+	}
+	*p = append(*p, parameter{n, v})
+}
+
+func (p parameters) get(name string) (value string, known bool) {
+	for _, one := range p {
+		if one.name.Value() == name {
+			return one.value.Value(), true
+		}
+	}
+	return "", false
 }
 
 // outlives reports whether the session goes on although its direction from server has ended with err.
@@ -236,7 +262,7 @@ func (a *auto) equip(rd *reader, now map[string]string) error {
 	}
 	for _, text := range a.tracker.SettingsSince(0) {
 		if err := rd.exec(text, nil); errors.As(err, new(errSaid)) {
-			return wire.Fatal(wire.CodeAdminShutdown, "a setting of the session could not be put in force at the new server: %s", err)
+			return wire.Fatal(wire.CodeAdminShutdown, "a setting of the session could not be put in force at the new server").WithDetail("%s", err)
 		} else if err != nil {
 			return broken(err)
 		}
@@ -255,7 +281,7 @@ func (a *auto) differences(now map[string]string) ([]byte, error) {
 	defer a.c.mu.Unlock()
 	var changes []byte
 	for name, value := range now {
-		was, known := a.told[name]
+		was, known := a.told.get(name)
 		if was == value {
 			continue
 		}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"howdah/consul/schema"
 	"howdah/router/route/statement"
 	"howdah/router/scram"
@@ -158,8 +160,11 @@ func (rd *reader) send(b []byte) error {
 // execTimeout bounds what the router itself asks a session's standby.
 const execTimeout = 5 * time.Second
 
-// errSaid is an error that the standby answered with, and goes on.
-type errSaid struct{ error }
+// errSaid is an error that a server answered with, and goes on. It may quote what the client has said, so no log gets more of it than its code.
+type errSaid struct {
+	error
+	code string
+}
 
 // exec runs a statement and gives each row to each.
 func (rd *reader) exec(text []byte, each func(row []byte) error) error {
@@ -191,7 +196,7 @@ func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 			if err != nil {
 				return err
 			}
-			failed = errSaid{errors.New(e.Error())}
+			failed = errSaid{errors.New(e.Error()), e.Code}
 		case 'S':
 			rd.told(m)
 		case 'Z':
@@ -201,6 +206,15 @@ func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 		}
 		l.take(m)
 	}
+}
+
+// unquoted is err as a log may have it.
+func unquoted(err error) zap.Field {
+	var said errSaid
+	if errors.As(err, &said) {
+		return zap.String("sqlstate", said.code)
+	}
+	return zap.Error(err)
 }
 
 // functions reads the functions of the database.

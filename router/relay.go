@@ -310,23 +310,13 @@ func (p *pump) readReady(fd uintptr) bool {
 
 // relay moves bytes both ways until the session ends, and then has the client told why if it does
 // not know.
-func (c *client) relay(early, first *chunk) {
-	defer c.login.Stop()
-	defer c.cutOff()
-	up, err := c.newPump(c.conn.Conn, c.server.Conn, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
+func (c *client) relay() {
+	up, down, err := c.pumps()
 	if err != nil {
+		c.login.Stop()
+		c.cutOff()
 		c.log.Warn("session lost", zap.Error(err))
 		return
-	}
-	up.ofClient = true
-	down, err := c.newDown(first)
-	if err != nil {
-		c.log.Warn("session lost", zap.Error(err))
-		return
-	}
-	if a := c.auto; a != nil {
-		defer a.drop()
-		up.deals = func() error { return a.deal(up) }
 	}
 	done := make(chan bool, 1)
 	go func() {
@@ -346,6 +336,33 @@ func (c *client) relay(early, first *chunk) {
 		if down, gone, ended = c.auto.next(done); ended {
 			break
 		}
+	}
+	c.endBoth(err, down, done, gone, ended)
+}
+
+// pumps returns what moves either direction, with what was read already.
+func (c *client) pumps() (up, down *pump, err error) {
+	early, first := c.early, c.first
+	c.early, c.first = nil, nil
+	up, err = c.newPump(c.conn.Conn, c.server.Conn, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
+	if err != nil {
+		return nil, nil, err
+	}
+	up.ofClient = true
+	if down, err = c.newDown(first); err != nil {
+		return nil, nil, err
+	}
+	if a := c.auto; a != nil {
+		up.deals = func() error { return a.deal(up) }
+	}
+	return up, down, nil
+}
+
+// endBoth ends both directions after that of the server has ended with err, and down with it unless what reads from the client has ended already.
+func (c *client) endBoth(err error, down *pump, done <-chan bool, gone, ended bool) {
+	defer c.login.Stop()
+	if a := c.auto; a != nil {
+		defer a.drop()
 	}
 	broken := !ended && errors.As(err, new(errSink)) // the client did not get what it was being sent
 	if broken {
@@ -367,6 +384,11 @@ func (c *client) relay(early, first *chunk) {
 		c.conn.reset()
 		return
 	}
+	c.tellEnd()
+}
+
+// tellEnd has the client told why the session has ended.
+func (c *client) tellEnd() {
 	e := c.lastWord()
 	if e == nil {
 		return

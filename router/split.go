@@ -27,7 +27,7 @@ type auto struct {
 
 	// told is what the client was told of the server's parameters. attached receives once there is another server connection, of which early was read with the login.
 	// movingSince is when the session began to wait for it, Never while it does not. Those are of the client's lock.
-	told        map[string]string
+	told        parameters
 	attached    chan struct{}
 	early       []byte
 	movingSince schema.Instant
@@ -78,7 +78,7 @@ const (
 func newAuto(c *client) *auto {
 	return &auto{
 		c: c, tracker: split.New(chunkSize, &c.r.refused), retryFor: retryFirst,
-		told: map[string]string{}, attached: make(chan struct{}, 1), movingSince: schema.Never,
+		attached: make(chan struct{}, 1), movingSince: schema.Never,
 	}
 }
 
@@ -359,7 +359,7 @@ func (a *auto) prepare(rd *reader) bool {
 	version, _ := a.tracker.SettingsVersion()
 	for _, text := range a.tracker.SettingsSince(rd.version) {
 		if err := rd.exec(text, nil); err != nil {
-			a.c.log.Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), zap.Error(err))
+			a.c.log.Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), unquoted(err))
 			if errors.As(err, new(errSaid)) {
 				a.pinToServer()
 			}

@@ -215,5 +215,5 @@ func (o Options) validateTLS() []error {
 // handshakeEnded reports a handshake that a peer or a network ended, as scanners and health checks do, rather than one
 // that two sides could not agree on.
 func handshakeEnded(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }

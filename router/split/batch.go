@@ -28,6 +28,9 @@ type batch struct {
 	ends       bool
 }
 
+// release lets go of the bytes that were shown, so that an idle session does not keep the buffer in which they stood.
+func (c *batch) release() { *c = batch{needs: c.needs[:0]} }
+
 // scan reads the batch at the beginning of b. With whole it is the first n bytes and may go to a standby. Without, it may turn out to be
 // one once more is there; n < 0 says that it will not.
 func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {

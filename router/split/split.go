@@ -99,15 +99,14 @@ func (t *Tracker) FromClient(b []byte, idle bool) Order {
 // candidate returns Read for a batch that may go to a standby, More if that cannot be said yet, and nothing if it may not.
 func (t *Tracker) candidate(b []byte) Order {
 	n, whole := t.batch.scan(b, t)
-	switch {
-	case !whole && n < 0 || n > t.Longest:
-		return Order{}
-	case !whole && len(b) < t.Longest:
-		return Order{Verb: More}
-	case !whole:
-		return Order{}
+	if whole && n <= t.Longest {
+		return Order{Read, n}
 	}
-	return Order{Read, n}
+	t.batch.release()
+	if !whole && n >= 0 && n <= t.Longest && len(b) < t.Longest {
+		return Order{Verb: More}
+	}
+	return Order{}
 }
 
 // Done is called when the batch that Read named has been answered by a standby. status is that of its ReadyForQuery.
@@ -118,10 +117,14 @@ func (t *Tracker) Done(status byte) {
 	} else if t.batch.text != nil {
 		t.known.unnamed.known = false
 	}
+	t.batch.release()
 }
 
 // Refuse is called when a standby did not carry out the batch that Read named: it will be passed to the primary.
-func (t *Tracker) Refuse() { t.again = true }
+func (t *Tracker) Refuse() {
+	t.again = true
+	t.batch.release()
+}
 
 // pass lets the next message go to the primary and takes in what it does to the session.
 func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
