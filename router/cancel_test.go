@@ -1,7 +1,12 @@
 package router_test
 
 import (
+	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"howdah/router"
 	"howdah/router/route"
@@ -195,6 +200,21 @@ func TestACancelledReadIsNotRepeated(t *testing.T) {
 	ask(g.client, g.server, aWrite)
 }
 
+// A cancel request is for one request, and not for what the client sent behind that.
+func TestCancelOfAReadWithSomethingBehindIt(t *testing.T) {
+	g := startReading(t)
+	g.connected(aRead)
+	g.client.Send(rt.Query(aRead), rt.Query(aWrite))
+	g.standby.Expect(rt.Query(aRead))
+	g.cancel()
+	delivered(g.two, standbyCancel).Close()
+	g.standby.Send(rt.Error("57014", "canceled"), rt.Ready('I'))
+	g.isCancelled('I')
+	answer(g.client, g.server, aWrite)
+	ask(g.client, g.server, aWrite)
+	g.one.ExpectNobody()
+}
+
 // The primary goes on with a block of the standby's: the BEGIN that it is sent for that is not the client's, so no cancel request hits it.
 func TestCancelWhileABlockIsTakenOver(t *testing.T) {
 	const begin = "BEGIN READ ONLY ISOLATION LEVEL READ COMMITTED"
@@ -291,4 +311,49 @@ func TestCancelWhileASessionMoves(t *testing.T) {
 	g.isCancelled('I')
 	ask(m.client, next, aWrite)
 	m.two.ExpectNobody()
+}
+
+// Whoever waits until a cancel request has been delivered never has what follows cancelled, wherever that runs and whatever the router does for it.
+func TestNoCancelRequestHitsWhatFollows(t *testing.T) {
+	s := startSplit(t)
+	const sessions, rounds = 4, 60
+	done := make(chan error, sessions)
+	var cancelled atomic.Int32
+	for i := range sessions {
+		conn := s.connect(t, route.Auto, "")
+		go func() {
+			for n := range rounds {
+				asked := make(chan error, 1)
+				go func() { asked <- conn.PgConn().CancelRequest(context.Background()) }()
+				err := s.exec(conn, pgx.QueryExecModeSimpleProtocol, fmt.Sprintf("SELECT count(*) FROM generate_series(1, %d)", n%20*3000))
+				if code(err) == "57014" {
+					cancelled.Add(1)
+				} else if err != nil {
+					done <- err
+					return
+				}
+				if err := <-asked; err != nil {
+					done <- err
+					return
+				}
+				for _, sql := range []string{
+					fmt.Sprintf("SET a.b = %d", n), "SELECT count(*) FROM t", "BEGIN READ ONLY", "SELECT count(*) FROM t", "SELECT n FROM t WHERE n = 1 FOR SHARE", "ROLLBACK",
+				} {
+					if err := s.exec(conn, pgx.QueryExecModeSimpleProtocol, sql); err != nil && code(err) != "25006" {
+						done <- fmt.Errorf("session %d, round %d: %s: %w", i, n, sql, err)
+						return
+					}
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range sessions {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if t.Logf("%d of %d were cancelled", cancelled.Load(), sessions*rounds); cancelled.Load() == 0 {
+		t.Error("nothing was cancelled")
+	}
 }
