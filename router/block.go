@@ -31,7 +31,7 @@ func (a *auto) blockStandby(t *topology.Topology) *reader {
 		return nil
 	}
 	if a.consistency() == route.Strict {
-		a.offer(t, rd)
+		a.offer(t, rd, nil)
 		if a.c.r.reads.Choose(context.Background(), &a.mark, route.Strict, a.readers, bound(t)) < 0 {
 			return nil
 		}

@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"net"
+	"time"
 
 	"howdah/router/role"
 	"howdah/router/wire"
@@ -39,3 +40,6 @@ func readLetters(conn net.Conn, check func(wire.Header) *wire.Error) [][]byte {
 		l.take(m)
 	}
 }
+
+// BalanceEvery has sessions look so often whether another standby has less to do.
+func (o *Options) BalanceEvery(every time.Duration) { o.balanceEvery = every }

@@ -71,8 +71,9 @@ type Options struct {
 	StatementRouting bool
 	ReadWait         time.Duration
 	// AuthType says who authenticates clients.
-	AuthType AuthType
-	askRoles role.Ask // of tests; nil asks servers
+	AuthType     AuthType
+	askRoles     role.Ask      // of tests; nil asks servers
+	balanceEvery time.Duration // of tests; zero is the constant
 	// Rules say who may connect and who authenticates them, in the form of pg_hba.conf: the first that matches decides, and without a match nobody may. None at
 	// all: everybody may, as AuthType says. parsed is what they mean.
 	Rules  []string

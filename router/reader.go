@@ -45,8 +45,8 @@ type reader struct {
 type errNoLogin struct{ error }
 
 // openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
-func (c *client) openReader(member, address string) (*reader, error) {
-	return c.logInAt(context.Background(), backend{member: member, address: address, role: schema.RoleStandby}, nil)
+func (c *client) openReader(at backend) (*reader, error) {
+	return c.logInAt(context.Background(), at, nil)
 }
 
 // logInAt connects to a server and logs in there as the client, with the startup packet that the session began with. parameter, if it is not nil, is

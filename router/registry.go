@@ -184,15 +184,20 @@ func (g *registry) rekey(c *client, server wire.Key) {
 	c.serverKey = server
 }
 
-// borrow puts c on a standby that it reads from.
-func (g *registry) borrow(c *client, b backend) {
+// borrow puts c on a standby that it is about to connect to, to read from it. If from is not nil it does so only for balance, and returns false if there is
+// no need. The look and the step are one, so that sessions that look at the same time do not all leave.
+func (g *registry) borrow(c *client, b backend, from *reader) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if from != nil && !route.Lighter(g.members[b.member], g.members[from.member]) {
+		return false
+	}
 	if g.readers[b] == nil {
 		g.readers[b] = map[*client]struct{}{}
 	}
 	g.readers[b][c] = struct{}{}
 	g.members[b.member]++
+	return true
 }
 
 // giveBack takes c off the standby that borrow put it on.

@@ -34,16 +34,18 @@ type auto struct {
 	// dismissed is the reign that served as far as was known when its server ended the session.
 	dismissed reign
 
-	// mark is what the session has to see, seen says that reads have shown it more since then.
+	// mark is what the session has to see. seen says that the primary has shown it more since then, or a standby that it has left; shown that its standby has.
 	mark        fresh.Mark
-	seen        bool
-	readers     []route.Reader
-	out         []byte
-	refused     int            // batches in a row that a standby did not carry out
-	rest        int            // reads that go to the primary, after some of these
-	retryAt     schema.Instant // no standby is connected to before
-	retryFor    time.Duration
-	definedHere bool
+	seen, shown bool
+	// behind is since when its standby does not show what it must see, Never while it does; balanceAt is when it looks next whether another one has less to do.
+	behind, balanceAt schema.Instant
+	readers           []route.Reader
+	out               []byte
+	refused           int            // batches in a row that a standby did not carry out
+	rest              int            // reads that go to the primary, after some of these
+	retryAt           schema.Instant // no standby is connected to before
+	retryFor          time.Duration
+	definedHere       bool
 	// definer: the session may have changed functions; it takes only lists that its own standby gave it, of which list is the last.
 	definer bool
 	list    *catalog
@@ -172,7 +174,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		a.c.r.metrics.batches.primary.Inc()
 		return false, nil
 	case done:
-		a.refused = 0
+		a.refused, a.shown = 0, true
 		a.c.r.metrics.batches.standby.Inc()
 	default:
 		a.c.r.metrics.batches.repeated.Inc()
@@ -223,7 +225,7 @@ func (a *auto) standby() *reader {
 	if wrote {
 		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
 	}
-	a.seen = (a.seen || read) && !wrote
+	a.seen, a.shown = (a.seen || read) && !wrote, a.shown && !wrote
 	a.definedHere = defined || a.definedHere
 	rd := a.fresh(t)
 	if rd == nil || !a.prepare(rd) {
@@ -253,46 +255,18 @@ func (a *auto) fresh(t *topology.Topology) *reader {
 	if c == route.Strict {
 		wait = context.Background()
 	}
-	if a.reader == nil {
-		if a.c.r.now().Before(a.retryAt) {
-			return nil
-		}
-		a.offer(t, nil)
-		i := a.c.r.reads.Choose(wait, &a.mark, c, a.readers, bound(t))
-		if i < 0 || !a.connect(t, a.readers[i]) {
-			return nil
-		}
-		wait = context.Background() // the new connection needs a sample of its own, once
+	if a.reader != nil {
+		return a.stay(t, c, wait)
 	}
-	for {
-		a.offer(t, a.reader)
-		if a.c.r.reads.Choose(wait, &a.mark, c, a.readers, bound(t)) < 0 {
-			return nil
-		}
-		if !a.seen || c != route.Session {
-			return a.reader
-		}
-		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
-		a.seen, wait = false, context.Background()
+	if a.c.r.now().Before(a.retryAt) {
+		return nil
 	}
-}
-
-// offer sets the standbys that may be chosen from: all, or the one that the session is connected to.
-func (a *auto) offer(t *topology.Topology, only *reader) {
-	a.readers = a.readers[:0]
-	for i := range t.Standbys {
-		s := &t.Standbys[i]
-		if !s.Fresh || only != nil && (s.Member != only.member || s.Address != only.address) {
-			continue
-		}
-		r := route.Reader{Candidate: candidate(*s, 0), Address: s.Address}
-		if only != nil {
-			r.Since = only.since
-		} else {
-			r.Sessions = a.c.r.sessions.onMember(s.Member)
-		}
-		a.readers = append(a.readers, r)
+	a.offer(t, nil, nil)
+	i := a.c.r.reads.Choose(wait, &a.mark, c, a.readers, bound(t))
+	if i < 0 || !a.connect(a.readers[i], nil) || !a.shows(t, c, context.Background()) { // the new connection needs a sample of its own, once
+		return nil
 	}
+	return a.reader
 }
 
 // consistency is what the session asks for now.
@@ -305,10 +279,15 @@ func (a *auto) consistency() route.Consistency {
 	return a.c.consistency
 }
 
-// connect makes a connection to the standby.
-func (a *auto) connect(t *topology.Topology, to route.Reader) bool {
-	rd, err := a.c.openReader(to.Member, to.Address)
+// connect makes a connection to the standby, in place of the one that the session has. If lighter is not nil it must have less to do than that standby.
+func (a *auto) connect(to route.Reader, lighter *reader) bool {
+	at := backend{member: to.Member, address: to.Address, role: schema.RoleStandby}
+	if !a.c.r.sessions.borrow(a.c, at, lighter) {
+		return false
+	}
+	rd, err := a.c.openReader(at)
 	if err != nil {
+		a.c.r.sessions.giveBack(a.c, at)
 		a.c.log.Debug("no connection to a standby for the session's reads", zap.String("member", to.Member), zap.Error(err))
 		a.retryAt = a.c.r.now().Add(a.retryFor)
 		a.retryFor = min(2*a.retryFor, retryLast)
@@ -318,16 +297,23 @@ func (a *auto) connect(t *topology.Topology, to route.Reader) bool {
 		}
 		return false
 	}
-	a.retryFor = retryFirst
+	a.retryFor, a.behind, a.balanceAt = retryFirst, schema.Never, a.c.r.balanceAgain()
 	_, rd.reset = a.tracker.SettingsVersion()
 	a.c.mu.Lock()
-	defer a.c.mu.Unlock()
-	if a.c.ending != nil {
+	old, ended := a.reader, a.c.ending != nil
+	if !ended {
+		a.reader = rd
+	}
+	a.c.mu.Unlock()
+	if ended {
+		a.c.r.sessions.giveBack(a.c, at)
 		rd.conn.Close()
 		return false
 	}
-	a.c.r.sessions.borrow(a.c, rd.backend)
-	a.reader = rd
+	if old != nil {
+		a.c.r.sessions.giveBack(a.c, old.backend)
+		old.close()
+	}
 	return true
 }
 
@@ -406,9 +392,7 @@ func (a *auto) learnFunctions() {
 		a.tracker.UseFunctions(f.harmless, f.keeping, f.parting)
 		return
 	}
-	if rd := a.standby(); rd != nil {
-		a.seen = false
-	}
+	a.standby()
 }
 
 func (a *auto) database() string {

@@ -49,7 +49,7 @@ func (a *auto) orderNow(b []byte) (t turn, err error) {
 	case c.server == nil && b[0] == 'X':
 		c.machine.FromClient(b)
 		return t, errEnded
-	case !a.begun && c.machine.Ready():
+	case !a.begun && c.machine.Idle(): // what a client sends before it is told that it may is answered by then
 		a.begun, a.busy, t.begins = true, true, true
 		return t, nil
 	}

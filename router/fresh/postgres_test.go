@@ -139,3 +139,31 @@ func TestWithPostgres(t *testing.T) {
 		t.Error("a standby says how far it has written")
 	}
 }
+
+// Where the WAL ends at a page or a segment, the next record begins behind a header that no commit is in and that no standby replays.
+func TestEndOfPageIsNoReasonToWait(t *testing.T) {
+	one := postgrestest.Start(t, postgrestest.WithName("one"))
+	one.CreateRole(own.Role)
+	one.Exec("GRANT pg_read_all_stats TO " + own.Role)
+	two := one.NewStandby(postgrestest.WithName("two"))
+	two.CatchUp(one)
+	conns := own.New(own.Options{
+		Password: func() (string, error) { return postgrestest.Password, nil }, Router: "r",
+		DialTimeout: patience, Timeout: patience, Now: boottime.Now, Log: zap.NewNop(),
+	})
+	defer conns.Close()
+	p, standby := own.Server{Member: "one", Address: one.Addr(), Epoch: 1}, own.Server{Member: "two", Address: two.Addr()}
+	conns.Set([]own.Server{p, standby})
+	for range 3 {
+		one.Exec("CHECKPOINT; SELECT pg_switch_wal()")
+		two.CatchUp(one)
+		_, at, err := conns.PrimaryLSN(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, replayed, err := conns.ReplayLSN(t.Context(), standby)
+		if err != nil || replayed < at {
+			t.Errorf("the standby has replayed up to %s of %s: %v", replayed, at, err)
+		}
+	}
+}

@@ -17,16 +17,30 @@ var ErrNotStandby = errors.New("the server is no standby any more")
 // it, those with synchronous_commit = off included, which is why it is the insert LSN. A server in recovery refuses this with 55000.
 func (c *Connections) PrimaryLSN(ctx context.Context, s Server) (schema.Timeline, schema.LSN, error) {
 	var timeline int64
-	var lsn uint64
-	// pg_walfile_name begins with the insertion timeline, 8 hexadecimal digits. The subtraction makes a bigint of an LSN.
-	const ask = `SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint, (pg_current_wal_insert_lsn() - '0/0')::bigint`
+	var insert, flush, block uint64
+	// pg_walfile_name begins with the insertion timeline, 8 hexadecimal digits. The subtraction makes a bigint of an LSN. The insert LSN is read first.
+	const ask = `SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint,
+		(pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_flush_lsn() - '0/0')::bigint, current_setting('wal_block_size')::bigint`
 	err := c.Do(ctx, s, Samples, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, ask).Scan(&timeline, &lsn)
+		return conn.QueryRow(ctx, ask).Scan(&timeline, &insert, &flush, &block)
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("how far the primary is: %w", err)
 	}
-	return schema.Timeline(timeline), schema.LSN(lsn), nil
+	return schema.Timeline(timeline), end(insert, flush, block), nil
+}
+
+// pageHeader is the longest header that a page of WAL has, the first of a segment (SizeOfXLogLongPHD); with the shorter one of the others (24) no record
+// fits into it, as the shortest has 24 bytes too.
+const pageHeader = 40
+
+// end is where the WAL ends, up to the last record. Where that fills its page, or the segment as after pg_switch_wal, the insert LSN is behind the header of the
+// next page already, which nobody flushes, sends or replays before a record follows.
+func end(insert, flush, block uint64) schema.LSN {
+	if flush%block == 0 && insert > flush && insert-flush <= pageHeader {
+		return schema.LSN(flush)
+	}
+	return schema.LSN(insert)
 }
 
 // ReplayLSN returns how far the standby s has replayed, with the timeline that it receives; the timeline is zero while it receives none.

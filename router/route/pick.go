@@ -42,6 +42,10 @@ func Pick(candidates []Candidate, b Bound) int {
 	return best
 }
 
+// Lighter reports whether a session had better leave one standby for another for balance alone, by the sessions of both. A small difference is not worth a
+// login, and one that its change would turn around is none.
+func Lighter(other, own int) bool { return other+1 < own && 4*other < 3*own }
+
 // before orders candidates by who is chosen first; it is a strict order over distinct members.
 func before(a, b Candidate) bool {
 	switch {
