@@ -31,13 +31,6 @@ func pause(t *testing.T, standby *postgrestest.Server) {
 	until(t, "the replay to pause", func() bool { return standby.Query("SELECT pg_get_wal_replay_pause_state()") == "paused" })
 }
 
-// readsFrom is where the only client reads from; empty if it does not.
-func readsFrom(t *testing.T, root *pgx.Conn) string {
-	t.Helper()
-	member, _ := rows(t, root, "SHOW CLIENTS")[0]["reads_from"].(string)
-	return member
-}
-
 // A session leaves a standby that does not replay for one that does, and goes back in time by neither that nor the reads on the primary in between.
 func TestSessionLeavesALaggingStandby(t *testing.T) {
 	s := startSplit(t, withConsole)
