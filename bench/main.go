@@ -36,8 +36,11 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "campaign" {
 		return runCampaign(ctx, args[1:])
 	}
+	if len(args) > 0 && args[0] == "routers" {
+		return runRouters(ctx, args[1:])
+	}
 	if len(args) == 0 || args[0] != "failover" {
-		return errors.New(usage + "\n       " + strings.TrimPrefix(campaignUsage, "usage: "))
+		return errors.New(strings.Join([]string{usage, strings.TrimPrefix(campaignUsage, "usage: "), strings.TrimPrefix(routersUsage, "usage: ")}, "\n       "))
 	}
 	o, err := parse(args[1:])
 	if errors.Is(err, flag.ErrHelp) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,5 +191,19 @@ func TestChosen(t *testing.T) {
 	}
 	if _, err := chosen("freeze,flood"); err == nil {
 		t.Error("a fault that does not exist is accepted")
+	}
+}
+
+func TestRoutersReport(t *testing.T) {
+	ms := func(n int64) schema.Instant { return schema.Instant(n * int64(time.Millisecond)) }
+	r := routersReport{Changes: []turned{
+		{Change: "switchover", Promoted: ms(1000), Rerouted: [2]schema.Instant{ms(1005), ms(1002)}},
+		{Change: "switchover", Promoted: ms(1000), Rerouted: [2]schema.Instant{ms(1001), ms(1010)}},
+		{Change: "failover", Promoted: ms(2000), Rerouted: [2]schema.Instant{ms(2004), ms(2004)}},
+	}}
+	for _, want := range []string{"| switchover | 2 | 6.0 / 9.0 | 7.5 / 10.0 |\n", "| failover | 1 | 0.0 / 0.0 | 4.0 / 4.0 |\n"} {
+		if got := r.markdown(); !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
 	}
 }
