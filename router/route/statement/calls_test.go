@@ -70,7 +70,7 @@ func TestFlagsOfDefinitionsAndSettings(t *testing.T) {
 		"SET search_path = pg_temp": FlagTemp, `SET search_path TO a, "pg_temp", b`: FlagTemp, "SET LOCAL search_path = 'PG_TEMP'": FlagTemp | FlagLocal, "SET SCHEMA 'pg_temp'": FlagTemp,
 		"SET SESSION search_path = PG_Temp, a": FlagTemp, "SET search_path = pg_temp_3": FlagTemp, `SET search_path = U&"\0070g_temp"`: FlagTemp, `SET search_path = E'pg\x5ftemp'`: FlagTemp,
 		"SET search_path = 'pg_'\n'temp'": FlagTemp, "SET search_path = U&'!0070g_temp' UESCAPE '!'": FlagTemp, `SET "search_path" = pg_temp`: FlagTemp,
-		"SET search_path = a, \"$user\", public": 0, "SET search_path = 'pg_catalog'": 0, "SET search_path = ''": 0, "SET search_path = DEFAULT": 0, "SET a.b = 'pg_temp'": 0,
+		"SET search_path = a, \"$user\", public": 0, "SET search_path = 'pg_catalog'": 0, "SET search_path = ''": 0, "SET search_path = DEFAULT": 0, "SET search_path = 'pg_' 'temp'": 0, "SET a.b = 'pg_temp'": 0,
 	} {
 		if v := Classify([]byte(text), s); v.Flags != want {
 			t.Errorf("%s: %b, want %b", text, v.Flags, want)

@@ -321,7 +321,8 @@ func (p *parser) mayNameTemp() bool {
 	case tokenEscaped:
 		return true
 	case tokenString:
-		if p.next.kind == tokenString || bytes.IndexByte(text, '\\') >= 0 || bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 || len(text) > 0 && text[0]|0x20 == 'u' {
+		// Two strings are one where a line ends between them, and an error elsewhere.
+		if p.next.kind == tokenString && bytes.ContainsAny(p.lexer.text[p.cur.end:p.next.start], "\n\r") || bytes.IndexByte(text, '\\') >= 0 || bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 || len(text) > 0 && text[0]|0x20 == 'u' {
 			return true
 		}
 	case tokenWord, tokenQuoted:
