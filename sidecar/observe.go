@@ -251,7 +251,7 @@ func (l *loop) seeSQL(at schema.Instant, p postgres.Probe, err error) {
 	l.passwords.login = ""
 	s := decide.SQL{
 		State: decide.SQLOK, At: at, InRecovery: p.InRecovery, SystemID: p.SystemID, Timeline: p.Timeline, LSN: p.LSN,
-		ReplayLSN: p.ReplayLSN, Streaming: p.Streaming(), Version: p.ServerVersionNum, WALWaits: p.WALWaits,
+		ReplayLSN: p.ReplayLSN, Streaming: p.Streaming(), Version: p.ServerVersionNum, WALWaits: p.WALWaits, Transactions: p.Transactions, Oldest: p.OldestTransaction,
 	}
 	for _, r := range p.Replicas {
 		s.Replicas = append(s.Replicas, decide.Replica{Name: r.Name, Flush: r.FlushLSN, Streaming: r.State == "streaming"})

@@ -33,6 +33,9 @@ type ClusterConfig struct {
 	// flushed, before it hands over to a standby that may stand. It must be longer than the storage's longest pause.
 	// Empty is 3 s: a configuration that an older version wrote has none.
 	HangTimeout Duration `json:"hang_timeout,omitempty"`
+	// SwitchoverDrain is how long a planned switchover waits for transactions under way, while routers hold new ones. Empty is 1 s: a configuration
+	// that an older version wrote has none.
+	SwitchoverDrain Duration `json:"switchover_drain,omitempty"`
 	// StopTimeout bounds the fast shutdown of a planned stop, StartTimeout a start.
 	StopTimeout  Duration `json:"stop_timeout"`
 	StartTimeout Duration `json:"start_timeout"`
@@ -65,6 +68,14 @@ func (c ClusterConfig) HangBound() time.Duration {
 	return cmp.Or(c.HangTimeout, DefaultHangTimeout).D()
 }
 
+// DefaultSwitchoverDrain is SwitchoverDrain where nothing else is said: who waits for a transaction to be over holds up everybody else.
+const DefaultSwitchoverDrain = Duration(time.Second)
+
+// DrainBound returns SwitchoverDrain or, where it is not set, its default.
+func (c ClusterConfig) DrainBound() time.Duration {
+	return cmp.Or(c.SwitchoverDrain, DefaultSwitchoverDrain).D()
+}
+
 // DefaultClusterConfig is what a new cluster gets where nothing else is said.
 func DefaultClusterConfig() ClusterConfig {
 	return ClusterConfig{
@@ -75,6 +86,7 @@ func DefaultClusterConfig() ClusterConfig {
 		MaxStalenessTime:     Duration(10 * time.Second),
 		CrashRecoveryBound:   Duration(2 * time.Second),
 		HangTimeout:          DefaultHangTimeout,
+		SwitchoverDrain:      DefaultSwitchoverDrain,
 		StopTimeout:          Duration(30 * time.Second),
 		StartTimeout:         Duration(60 * time.Second),
 		MaxClonesPerSource:   1,
@@ -118,6 +130,9 @@ func (c ClusterConfig) Validate() error {
 	bound("crash_recovery_bound", c.CrashRecoveryBound, 0, time.Hour)
 	if c.HangTimeout != 0 {
 		bound("hang_timeout", c.HangTimeout, time.Second, time.Hour)
+	}
+	if c.SwitchoverDrain != 0 {
+		bound("switchover_drain", c.SwitchoverDrain, time.Millisecond, time.Minute)
 	}
 	bound("stop_timeout", c.StopTimeout, time.Second, time.Hour)
 	bound("start_timeout", c.StartTimeout, time.Second, 24*time.Hour)

@@ -144,6 +144,10 @@ type SQL struct {
 	LSN, ReplayLSN schema.LSN
 	// WALWaits is how many processes wait for WAL to be written or flushed.
 	WALWaits int
+	// Transactions is how many sessions of clients are in a transaction that has not failed, Oldest how long the oldest has been. Those of howdah do
+	// not count.
+	Transactions int
+	Oldest       time.Duration
 	// Streaming is whether a WAL receiver of ours is connected; From is its host:port.
 	Streaming bool
 	From      string

@@ -106,10 +106,16 @@ func (d *decision) peerBars() string {
 // lock is released only after Postgres has stopped and the successor has its shutdown checkpoint.
 func (d *decision) switchover() {
 	sw := &d.m.Switch
+	if n := d.o.SQL.Transactions; sw.Step == StepDrain && n > 0 {
+		d.say(schema.StateStopping, "switchover to %s: waiting for %d transactions, at most switchover_drain (%s)", sw.To, n, d.o.Config.DrainBound())
+	}
 	d.say(schema.StateStopping, "switchover to %s: %s", sw.To, sw.Step)
 	switch sw.Step {
 	case StepCheckpoint:
 		d.checkpointFirst()
+	case StepDrain:
+		d.plan.Stopping = true
+		d.drain()
 	case StepStop:
 		d.plan.Stopping = true
 		d.stopCleanly()
@@ -125,15 +131,45 @@ func (d *decision) step(s Step) { d.m.Switch.Step, d.m.Switch.Since = s, d.o.Now
 func (d *decision) checkpointFirst() {
 	sw := &d.m.Switch
 	if d.checkpointed(sw.ID) {
-		d.step(StepStop)
+		d.step(StepDrain)
 		d.setPhase(schema.PhaseStopping)
-		d.plan.Stopping = true
+		d.plan.Stopping, d.plan.Hurry = true, true
 		return
 	}
 	d.do(Action{Kind: Checkpoint, Timeout: d.o.Config.StopTimeout.D(), Why: sw.ID})
 }
 
-// stopCleanly waits until routers can have heard, stops Postgres, and takes it up again if that takes too long.
+// hearsay is how long routers may take to hear of a stop: only who looks later sees all that they let through.
+const hearsay = 20 * time.Millisecond
+
+// drain lets the transactions under way end. Routers begin no new ones: the wait is theirs too.
+func (d *decision) drain() {
+	if d.draining(d.m.Switch.Since) {
+		d.plan.Hurry = true
+		return
+	}
+	d.step(StepStop)
+	d.stopCleanly()
+}
+
+// draining reports whether a stop that was told of at since is still to wait for transactions. Whatever else happens to Postgres, to the launcher or
+// to the lease ends the wait: a lease of which half is gone is not being renewed, and the rest is for the stop.
+func (d *decision) draining(since schema.Instant) bool {
+	p, sql, now := d.o.Process, d.o.SQL, d.o.Now
+	switch {
+	case p.State != ProcessRunning || p.Ending || !sql.Answers():
+		return false
+	case d.m.Reign.Deadline.Sub(now) < d.o.lease()/2:
+		return false
+	case now.Sub(since) >= d.o.Config.DrainBound():
+		return false
+	}
+	seen := sql.At.Sub(since)
+	// What has begun since then came past the routers, and there may always be more of it.
+	return seen < hearsay || sql.Transactions > 0 && sql.Oldest > seen-hearsay
+}
+
+// stopCleanly stops Postgres, and takes it up again if that takes too long.
 func (d *decision) stopCleanly() {
 	p, since := d.o.Process, d.o.Now.Sub(d.m.Switch.Since)
 	switch {

@@ -256,6 +256,10 @@ type Probe struct {
 	WaitingSyncCommits int
 	// WALWaits counts processes of a primary that wait for WAL to be written or flushed to disk.
 	WALWaits int
+	// Transactions counts sessions of clients on a primary that are in a transaction which has not failed; howdah's own do not count. OldestTransaction is
+	// how long the oldest has been.
+	Transactions      int
+	OldestTransaction time.Duration
 	// PendingRestart names the settings whose new value waits for a restart.
 	PendingRestart []string
 	// ReplayPaused says that replay was paused, by pg_wal_replay_pause or by settings lower than the primary's.

@@ -17,7 +17,8 @@ import (
 // once, in r: a promotion between two calls would make the functions for the other role fail. The
 // timeline of a primary comes from the name of the WAL file being written: the control
 // file has the old one until the checkpoint after a promotion is done. wal_waits are those that write or sync WAL, or wait
-// for the lock that whoever does so holds; PostgreSQL 17 spells the events WalWrite and so on (wait_event_names.txt).
+// for the lock that whoever does so holds; PostgreSQL 17 spells the events WalWrite and so on (wait_event_names.txt). transactions are those of clients that have
+// not failed: what is howdah's own is left out, by the application_name of the sidecar and the role of routers.
 const probeSQL = `
 SELECT json_build_object(
   'in_recovery', r.rec,
@@ -41,6 +42,10 @@ SELECT json_build_object(
   'wal_waits', CASE WHEN r.rec THEN 0 ELSE (SELECT count(*) FROM pg_stat_activity
      WHERE wait_event_type = 'IO' AND lower(wait_event) IN ('walwrite', 'walsync', 'walinitwrite', 'walinitsync')
         OR wait_event_type = 'LWLock' AND lower(wait_event) = 'walwrite') END,
+  'transactions', CASE WHEN r.rec THEN NULL ELSE (SELECT json_build_object(
+     'count', count(*), 'oldest', coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)) FROM pg_stat_activity
+     WHERE backend_type = 'client backend' AND state IN ('active', 'idle in transaction', 'fastpath function call')
+       AND pid <> pg_backend_pid() AND application_name <> 'howdah' AND usename IS DISTINCT FROM '` + RouterRole + `') END,
   'pending_restart', (SELECT json_agg(name ORDER BY name) FROM pg_settings WHERE pending_restart))
 FROM (SELECT pg_is_in_recovery() AS rec OFFSET 0) r
 CROSS JOIN pg_control_system() s CROSS JOIN pg_control_checkpoint() c CROSS JOIN pg_control_recovery() m
@@ -48,20 +53,24 @@ LEFT JOIN pg_stat_wal_receiver w ON true`
 
 // probeRow is the answer to probeSQL. LSNs that are NULL stay zero.
 type probeRow struct {
-	InRecovery     bool            `json:"in_recovery"`
-	SystemID       string          `json:"system_id"`
-	Version        int             `json:"version"`
-	Timeline       schema.Timeline `json:"timeline"`
-	Flush          schema.LSN      `json:"flush"`
-	Receive        schema.LSN      `json:"receive"`
-	Replay         schema.LSN      `json:"replay"`
-	Redo           schema.LSN      `json:"redo"`
-	Paused         bool            `json:"paused"`
-	Receiver       *receiverRow    `json:"receiver"`
-	Replicas       []replicaRow    `json:"replicas"`
-	Waiting        int             `json:"waiting"`
-	WALWaits       int             `json:"wal_waits"`
-	PendingRestart []string        `json:"pending_restart"`
+	InRecovery   bool            `json:"in_recovery"`
+	SystemID     string          `json:"system_id"`
+	Version      int             `json:"version"`
+	Timeline     schema.Timeline `json:"timeline"`
+	Flush        schema.LSN      `json:"flush"`
+	Receive      schema.LSN      `json:"receive"`
+	Replay       schema.LSN      `json:"replay"`
+	Redo         schema.LSN      `json:"redo"`
+	Paused       bool            `json:"paused"`
+	Receiver     *receiverRow    `json:"receiver"`
+	Replicas     []replicaRow    `json:"replicas"`
+	Waiting      int             `json:"waiting"`
+	WALWaits     int             `json:"wal_waits"`
+	Transactions struct {
+		Count  int     `json:"count"`
+		Oldest float64 `json:"oldest"` // seconds
+	} `json:"transactions"`
+	PendingRestart []string `json:"pending_restart"`
 }
 
 type receiverRow struct {
@@ -105,7 +114,7 @@ func parseProbe(answer []byte) (Probe, error) {
 	p := Probe{
 		InRecovery: r.InRecovery, SystemID: r.SystemID, ServerVersionNum: r.Version, Timeline: r.Timeline,
 		LSN: r.Flush, ReceiveLSN: r.Receive, ReplayLSN: r.Replay, RedoLSN: r.Redo,
-		WaitingSyncCommits: r.Waiting, WALWaits: r.WALWaits, PendingRestart: r.PendingRestart, ReplayPaused: r.Paused,
+		WaitingSyncCommits: r.Waiting, WALWaits: r.WALWaits, Transactions: r.Transactions.Count, OldestTransaction: seconds(r.Transactions.Oldest), PendingRestart: r.PendingRestart, ReplayPaused: r.Paused,
 	}
 	if r.InRecovery {
 		p.LSN = max(r.Receive, r.Replay)

@@ -231,6 +231,7 @@ func (n *node) inspectSQL() {
 		} else {
 			n.obs.SQL.Replicas = p.replicas()
 			n.obs.SQL.WALWaits = p.stuck
+			n.obs.SQL.Transactions, n.obs.SQL.Oldest = p.transactions()
 		}
 	}
 }

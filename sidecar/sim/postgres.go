@@ -64,7 +64,8 @@ type postgres struct {
 	closed  bool
 	acks    map[string]int
 	waiting []waiter
-	shown   int // entries that a client has read, see ledger.read
+	shown   int         // entries that a client has read, see ledger.read
+	open    transaction // the longest
 
 	// The fence.
 	armed    bool
@@ -148,7 +149,7 @@ func (p *postgres) end(s decide.ProcessState) {
 	p.starting, p.streaming, p.closed = false, false, false
 	p.stuck, p.doomed = 0, ""
 	p.upstream = ""
-	p.waiting, p.acks = nil, nil
+	p.waiting, p.acks, p.open = nil, nil, transaction{}
 	p.sync, p.former = schema.SyncSet{}, schema.SyncSet{}
 	for _, other := range p.n.w.nodes { // its connections are reset
 		if q := other.pg; q.streaming && q.upstream == p.n.name && p.n.w.connected(p.n.name, other.name) {
@@ -249,9 +250,28 @@ func (p *postgres) write(id uint64, ack func()) {
 	p.stuck = 0
 	p.n.w.ledger.accepted(p, id)
 	p.wal = append(p.wal, entry{id, p.timeline})
+	p.begin(id)
 	p.waiting = append(p.waiting, waiter{len(p.wal), ack})
 	p.releaseWaiters()
 	p.ship()
+}
+
+// transaction is one that a client has begun and not ended: nobody can tell how long it will be.
+type transaction struct{ from, to moment }
+
+// begin has every so many writes belong to a transaction that goes on for a while.
+func (p *postgres) begin(id uint64) {
+	if until := p.n.w.now + moment(time.Duration(id%40)*100*time.Millisecond); id%20 == 1 && until > p.open.to {
+		p.open = transaction{p.n.w.now, until}
+	}
+}
+
+// transactions are those under way, and how long the oldest has been.
+func (p *postgres) transactions() (int, time.Duration) {
+	if p.n.w.now >= p.open.to {
+		return 0, 0
+	}
+	return 1, time.Duration(p.n.w.now - p.open.from)
 }
 
 // waiter is a commit that waits for standbys; at is how many entries they must have.
