@@ -28,6 +28,7 @@ CREATE FUNCTION "Touch Me"(n int) RETURNS int LANGUAGE sql VOLATILE AS 'INSERT I
 CREATE FUNCTION calm(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT n';
 CREATE FUNCTION liar(n int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.touch(n); END';
 CREATE FUNCTION sets(value text) RETURNS text LANGUAGE plpgsql VOLATILE AS 'BEGIN SET search_path = other; RETURN value; END';
+CREATE FUNCTION own_length() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN length(current_setting(''my.own'')); END';
 CREATE PROCEDURE p(n int) LANGUAGE sql AS 'INSERT INTO public.seen VALUES (n)';
 CREATE VIEW touching AS SELECT touch(n) AS n FROM t WHERE n = 1;
 CREATE OPERATOR !! (RIGHTARG = int, FUNCTION = touch);
@@ -223,6 +224,10 @@ var states = []scriptCase{
 		primary(query("SET LOCAL search_path = other")), standby(searched), primary(query("BEGIN")), primary(query("SET LOCAL search_path = other")), primary(searched), primary(query("COMMIT")), standby(searched),
 		primary(query("BEGIN; SET LOCAL search_path = other; SELECT s FROM t WHERE n = 1; COMMIT")), either(searched),
 	}},
+	{name: "SET of what a SET before it has set in part", turns: []turn{
+		standby(searched), primary(query("SET DateStyle = German")), primary(query("SET datestyle = MDY")), standby(query("SELECT date '2020-03-01', '04/05/2020'::date")), primary(query("RESET DateStyle")), standby(query("SELECT date '2020-03-01'")),
+		primary(query("SET client_encoding = LATIN1")), primary(query("SET my.own = '\xc3\xa4'")), primary(query("SET client_encoding = UTF8")), standby(query("SELECT own_length()")),
+	}},
 	{name: "set_config", turns: []turn{
 		standby(searched), primary(query("SELECT set_config('search_path', 'other', true)")), either(searched), primary(query("SELECT set_config('search_path', 'other', false)")), primary(searched),
 		primary(query("DISCARD ALL")), standby(searched), primary(extended("SELECT s, set_config('search_path', 'other', false) FROM t WHERE n = 1")), primary(extended("SELECT s FROM t WHERE n = 1")),
@@ -272,6 +277,15 @@ var states = []scriptCase{
 	{name: "default_transaction_read_only", turns: []turn{
 		primary(query("SET default_transaction_read_only = on")), standby(count), primary(query("INSERT INTO t VALUES (130, 'r')")), repeated(query("SELECT n + 2 FROM touching")), primary(query("BEGIN READ WRITE; INSERT INTO seen VALUES (1); COMMIT")), either(touches),
 		primary(query("RESET default_transaction_read_only")), primary(query("INSERT INTO seen VALUES (1)")), either(touches),
+	}},
+	{name: "SET TRANSACTION behind a query of a READ ONLY block", turns: []turn{
+		standby(query("BEGIN READ ONLY")), {on: onStandby, sent: count}, primary(query("SET TRANSACTION READ WRITE")), primary(query("INSERT INTO t VALUES (132, 'r')")), primary(query("ROLLBACK")), either(count),
+		standby(parse("", "BEGIN READ ONLY"), use(""), parse("", "SELECT count(*) FROM t"), use(""), rt.Sync), primary(query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")), primary(query("ROLLBACK")),
+		standby(query("BEGIN READ ONLY")), primary(query("SET TRANSACTION READ WRITE")), primary(query("INSERT INTO seen VALUES (1)")), primary(query("COMMIT")), either(touches),
+	}},
+	{name: "a portal that lasts over a Sync of a READ ONLY block", turns: []turn{
+		standby(query("BEGIN READ ONLY")), primary(parse("", "SELECT n FROM t ORDER BY n"), rt.Bind("", ""), rt.Message('E', rt.Text(""), rt.Int32(2)), rt.Sync), primary(rt.Message('E', rt.Text(""), rt.Int32(3)), rt.Flush, rt.Execute(""), rt.Sync), primary(query("COMMIT")),
+		standby(query("BEGIN READ ONLY")), primary(parse("", "SELECT 1"), use(""), parse("", "SELECT n FROM t ORDER BY n"), rt.Bind("", ""), rt.Sync), primary(rt.Execute(""), rt.Flush, rt.Sync), primary(query("COMMIT")),
 	}},
 	{name: "a READ ONLY block", turns: []turn{
 		standby(query("BEGIN READ ONLY")), {on: onStandby, sent: searched}, primary(query("SET LOCAL search_path = other")), primary(searched), primary(query("COMMIT")), standby(searched),

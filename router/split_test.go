@@ -205,6 +205,7 @@ func TestPinned(t *testing.T) {
 	s.two.CatchUp(s.primary)
 	for _, sql := range []string{
 		"CREATE TEMP TABLE mine (n int)", "SELECT set_config('search_path', 'public', false)", "BEGIN; SET search_path = public; COMMIT", "SELECT sets()", "DO 'BEGIN END'",
+		"EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1 AS n",
 	} {
 		conn := s.connect(t, route.Auto, "")
 		s.caughtUp(conn)

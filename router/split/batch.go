@@ -35,7 +35,7 @@ func (c *batch) release() { *c = batch{needs: c.needs[:0]} }
 // one once more is there; n < 0 says that it will not.
 func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 	*c = batch{needs: c.needs[:0], lists: t.state.lists}
-	executes := 0
+	executes, bound := 0, false
 	for n < len(b) {
 		rest := b[n:]
 		if len(rest) < wire.HeaderSize {
@@ -61,12 +61,13 @@ func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 			}
 			return n, true
 		case 'S':
-			if executes == 0 {
-				return -1, false
+			if executes == 0 || bound && (t.block.open || c.begin != nil) {
+				return -1, false // also a portal that is executed in a later batch of the block
 			}
 			return n, true
 		case 'E':
 			executes++
+			bound = false
 			if len(body) == 0 || body[0] != 0 || limited(body) && (t.block.open || c.begin != nil) {
 				return -1, false
 			}
@@ -78,6 +79,7 @@ func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 			if len(body) == 0 || body[0] != 0 || !c.uses('B', body, t) {
 				return -1, false
 			}
+			bound = true
 		case 'D':
 			if len(body) < 2 || body[0] == 'P' && body[1] != 0 || body[0] == 'S' && !c.uses('D', body, t) {
 				return -1, false

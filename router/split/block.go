@@ -12,6 +12,8 @@ type block struct {
 	open bool
 	// failed: a statement in it has failed, and the client knows.
 	failed bool
+	// read: a query has run in it, so that its modes can no longer be changed.
+	read bool
 	// begin is the text that began it.
 	begin []byte
 }
@@ -48,17 +50,25 @@ func (t *Tracker) BeginsBlock() (begins, byDefault bool) {
 // blockAfter takes in the transaction status of the standby after a batch.
 func (t *Tracker) blockAfter(status byte) {
 	if t.batch.begin != nil {
-		t.block.begin = append(t.block.begin[:0], t.batch.begin...)
+		t.block.begin, t.block.read = append(t.block.begin[:0], t.batch.begin...), false
 	}
+	t.block.read = t.block.read || t.batch.begin == nil || t.batch.statements > 1
 	t.block.open, t.block.failed = status != 'I', status == 'E'
 }
 
-// failBlock makes a block fail as one has that failed on a standby. The line break ends a comment that the text of BEGIN may end in.
+// readBlock makes a block one in which a query has run: it takes a snapshot, returns no rows, and leaves nothing. The line break ends a comment that the
+// text of BEGIN may end in.
+const readBlock = "\n;DECLARE the_block_read_on_a_standby CURSOR FOR SELECT 1;CLOSE the_block_read_on_a_standby"
+
+// failBlock makes a block fail as one has that failed on a standby.
 const failBlock = "\n;ROLLBACK TO SAVEPOINT the_block_failed_on_a_standby"
 
 // TakeOver returns what TakeOver is about: a Query that begins, on the primary, the block that the standby has. From then on the primary is taken to have it.
 func (t *Tracker) TakeOver() []byte {
 	text := bytes.Clone(t.block.begin)
+	if t.block.read {
+		text = append(text, readBlock...)
+	}
 	if t.block.failed {
 		text = append(text, failBlock...)
 	}

@@ -84,6 +84,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 		s.lost = s.lost || !ok
 		return
 	}
+	t.state.hides(&v, ok)
 	s.close(body)
 	if !ok || len(s.named) >= maxPrepared || s.bytes+len(body) > maxPreparedBytes {
 		s.lost = true

@@ -77,6 +77,24 @@ func TestDiscardAllUnpins(t *testing.T) {
 	}
 }
 
+// SQL's EXECUTE runs what the protocol has prepared, whatever that does.
+func TestExecuteOfAStatementOfTheProtocol(t *testing.T) {
+	for sql, want := range map[string]string{
+		"SET a.b = 1": "primary", "SELECT set_config('a.b', 'c', false)": "primary", "CREATE TEMP TABLE a (n int)": "primary", "SELECT mine()": "primary", "DISCARD ALL": "primary",
+		"SELECT 1": "standby", "INSERT INTO t VALUES (1)": "standby",
+	} {
+		tr := newTracker()
+		send(t, tr, join(rt.Parse("a", sql), rt.Message('S')))
+		if got := send(t, tr, query("SELECT 1")); got != "standby" {
+			t.Errorf("%s after a mere Parse of %s", got, sql)
+		}
+		send(t, tr, query("EXECUTE a"))
+		if got := send(t, tr, query("SELECT 1")); got != want {
+			t.Errorf("%s after EXECUTE of %s, want %s", got, sql, want)
+		}
+	}
+}
+
 func join(m ...[]byte) []byte {
 	var b []byte
 	for _, one := range m {
@@ -263,6 +281,9 @@ func TestSettingsFollow(t *testing.T) {
 		"one name, two forms":   {[]string{"SET TIME ZONE 'utc'", "set timezone to 'cet'"}, "set timezone to 'cet'", Unpinned},
 		"a role after its user": {[]string{"SET ROLE r", "SET SESSION AUTHORIZATION u", "SET ROLE s"}, "SET SESSION AUTHORIZATION u|SET ROLE s", Unpinned},
 		"RESET":                 {[]string{"SET a.b = 1", "RESET a.b"}, "RESET a.b", Unpinned},
+		"DateStyle in parts":    {[]string{"SET DateStyle = German", "SET a.b = 1", "SET datestyle = 'MDY'", "SET DateStyle = German"}, "SET a.b = 1|SET datestyle = 'MDY'|SET DateStyle = German", Unpinned},
+		"RESET DateStyle":       {[]string{"SET DateStyle = German", "SET datestyle = 'MDY'", "RESET DateStyle"}, "RESET DateStyle", Unpinned},
+		"encodings of texts":    {[]string{"SET NAMES 'LATIN2'", "SET NAMES 'LATIN1'", "SET a.b = '\xe4'", "SET client_encoding = 'UTF8'"}, "SET NAMES 'LATIN1'|SET a.b = '\xe4'|SET client_encoding = 'UTF8'", Unpinned},
 		"RESET ALL":             {[]string{"SET a.b = 1", "SET ROLE r", "RESET ALL", "SET c.d = 1"}, "SET ROLE r|SET c.d = 1", Unpinned},
 		"DISCARD ALL":           {[]string{"SET a.b = 1", "SET ROLE r", "DISCARD ALL"}, "", Unpinned},
 		"two in one text":       {[]string{"SET a.b = 1; SET c.d = 1"}, "", PinSettings},

@@ -77,6 +77,8 @@ type state struct {
 	bound          bool
 	wrote, defined bool
 	read           bool
+	// hidden: SQL's EXECUTE may run a statement of the protocol that does more to the session than read or write.
+	hidden bool
 	// lists counts the lists of functions. stale: the session may have changed functions since the last; what it has called since then is judged by the next.
 	lists uint64
 	stale bool
@@ -231,6 +233,9 @@ func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 	if s.leaves(v, text) {
 		s.bind()
 	}
+	if s.hidden && v.Has(statement.Execute) {
+		s.pinTo(PinUnseen)
+	}
 	if v.Read && !v.Is(telling) {
 		s.read = true
 		return
@@ -263,6 +268,12 @@ func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 		return
 	}
 	s.change(v, text, alone)
+}
+
+// hides takes in a statement of the protocol that has a name.
+func (s *state) hides(v *statement.Verdict, known bool) {
+	const telling = statement.FlagTemp | statement.FlagSetConfig | statement.FlagUnknownCall | statement.FlagOpaque
+	s.hidden = s.hidden || !known || !v.Read && v.Kind != statement.Modify || v.Is(telling)
 }
 
 // harmless reports a statement that writes nothing by itself.
@@ -331,13 +342,25 @@ func (s *state) settle() (anew bool) {
 	return anew
 }
 
+// counts reports whether a setting bears on the session although another one of its name has come: DateStyle is set in parts, and client_encoding is what
+// the texts behind it were sent in. last says that there are none.
+func counts(old *setting, now *change, last bool) bool {
+	switch old.name {
+	case "datestyle":
+		return now.kind == statement.Set && !bytes.Equal(old.text, now.text)
+	case statement.ClientEncoding.String():
+		return !last
+	}
+	return false
+}
+
 // commit takes in a change that was carried out.
 func (s *state) commit(c *change) {
 	s.version++
 	kept := s.list[:0]
 	size := 0
-	for _, old := range s.list {
-		lasts := c.kind != statement.DiscardAll && old.name != c.name
+	for i, old := range s.list {
+		lasts := c.kind != statement.DiscardAll && (old.name != c.name || counts(&old, c, i == len(s.list)-1))
 		if c.kind == statement.ResetAll { // it leaves these two alone
 			lasts = old.name == statement.Role.String() || old.name == statement.SessionAuthorization.String()
 		}

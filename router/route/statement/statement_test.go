@@ -55,13 +55,14 @@ func TestFacts(t *testing.T) {
 		"PREPARE p (int) AS SELECT $1;": func(v *Verdict, b []byte) bool {
 			return string(v.Name.Of(b)) == "p" && string(v.Body.Of(b)) == "SELECT $1" && v.Is(FlagBodyReads)
 		},
-		"PREPARE p AS DELETE FROM t":              func(v *Verdict, _ []byte) bool { return v.Kind == Prepare && !v.Is(FlagBodyReads) },
-		"ROLLBACK TO SAVEPOINT a":                 func(v *Verdict, b []byte) bool { return v.Kind == RollbackTo && string(v.Name.Of(b)) == "a" && v.Block },
-		"COMMIT AND CHAIN":                        func(v *Verdict, _ []byte) bool { return v.Kind == Commit && v.Is(FlagChain) },
-		"CREATE LOCAL TEMPORARY TABLE t (a int)":  func(v *Verdict, _ []byte) bool { return v.Kind == Define && v.Is(FlagTemp) },
-		"SELECT set_config('a','b',true)":         func(v *Verdict, _ []byte) bool { return v.Is(FlagSetConfig) },
-		"DECLARE c CURSOR FOR SELECT 1":           func(v *Verdict, b []byte) bool { return v.Block && !v.Read && string(v.Name.Of(b)) == "c" },
-		"DECLARE c CURSOR WITH HOLD FOR SELECT 1": func(v *Verdict, _ []byte) bool { return v.Is(FlagHold) && !v.Block },
+		"PREPARE p AS DELETE FROM t":                      func(v *Verdict, _ []byte) bool { return v.Kind == Prepare && !v.Is(FlagBodyReads) },
+		"ROLLBACK TO SAVEPOINT a":                         func(v *Verdict, b []byte) bool { return v.Kind == RollbackTo && string(v.Name.Of(b)) == "a" && v.Block },
+		"COMMIT AND CHAIN":                                func(v *Verdict, _ []byte) bool { return v.Kind == Commit && v.Is(FlagChain) },
+		"CREATE LOCAL TEMPORARY TABLE t (a int)":          func(v *Verdict, _ []byte) bool { return v.Kind == Define && v.Is(FlagTemp) },
+		"EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1": func(v *Verdict, _ []byte) bool { return v.Kind == Explain && v.Is(FlagTemp) && !v.Read },
+		"SELECT set_config('a','b',true)":                 func(v *Verdict, _ []byte) bool { return v.Is(FlagSetConfig) },
+		"DECLARE c CURSOR FOR SELECT 1":                   func(v *Verdict, b []byte) bool { return v.Block && !v.Read && string(v.Name.Of(b)) == "c" },
+		"DECLARE c CURSOR WITH HOLD FOR SELECT 1":         func(v *Verdict, _ []byte) bool { return v.Is(FlagHold) && !v.Block },
 		"SET a TO b; SELECT 1": func(v *Verdict, _ []byte) bool {
 			return v.Kind == Several && v.Has(Set) && v.Has(Query) && v.Statements == 2
 		},

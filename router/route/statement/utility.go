@@ -411,6 +411,11 @@ func (p *parser) body() {
 	if p.cur.kind != tokenOpen {
 		switch p.word() {
 		case kSelect, kValues, kTable, kWith, kInsert, kUpdate, kDelete, kMerge:
+		case kCreate: // TABLE AS: EXPLAIN ANALYZE makes the table
+			kind := p.v.Kind
+			p.define()
+			p.v.Kind = kind
+			return
 		default:
 			p.refuse(ReasonStatement)
 			p.skip()
