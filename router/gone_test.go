@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"testing"
@@ -119,7 +120,10 @@ func TestServerTimeouts(t *testing.T) {
 			if _, err := conn.PgConn().Exec(t.Context(), c.begin).ReadAll(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := conn.PgConn().ReceiveMessage(t.Context()); code(err) != c.code {
+			ctx, stop := context.WithTimeout(t.Context(), rt.Patience)
+			_, err := conn.PgConn().ReceiveMessage(ctx)
+			stop()
+			if code(err) != c.code {
 				t.Errorf("%s, %s: %v, want %s", of, setting, err, c.code)
 			}
 			until(t, "its backends to be gone", func() bool {

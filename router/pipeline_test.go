@@ -43,7 +43,11 @@ func pipelineWithoutReading(t *testing.T, s *splitCluster, of route.Route, write
 	var sent []byte
 	pad := "/*" + strings.Repeat("-", 8000) + "*/"
 	for i := range batches {
-		switch sql := fmt.Sprintf("SELECT %d, repeat('x', 4000) %s", i, pad); {
+		length := 4000
+		if i == 1005 {
+			length = 30 << 20 // more than sockets hold: its server cannot read on meanwhile
+		}
+		switch sql := fmt.Sprintf("SELECT %d, repeat('x', %d) %s", i, length, pad); {
 		case i%10 == 0 && writes:
 			sent = append(sent, rt.Query(fmt.Sprintf("INSERT INTO t VALUES (%d) ON CONFLICT (n) DO UPDATE SET s = '' RETURNING n, repeat('x', 4000) %s", i, pad))...)
 		case i%10 < 4:
