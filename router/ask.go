@@ -102,8 +102,8 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 			in.r += o.N
 			if o.Verb == split.Finished {
 				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
-				if reply.Failed() {
-					clear(rd.have)
+				if a.failed = reply.Failed(); a.failed {
+					split.Doubt(rd.have)
 				}
 				if reply.Code() == wire.CodeReadOnlyTransaction {
 					a.tracker.Texts(a.c.r.refused.add)
@@ -182,7 +182,7 @@ func (a *auto) repeat(rd *reader, in *chunk, code string) {
 	if code == wire.CodeReadOnlyTransaction {
 		a.tracker.Texts(a.c.r.refused.add)
 	}
-	clear(rd.have) // which of it is there cannot be told
+	split.Doubt(rd.have) // which of it is there cannot be told
 	if err := rd.drain(in); err != nil {
 		a.drop()
 	}

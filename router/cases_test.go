@@ -169,6 +169,16 @@ var batches = []scriptCase{
 		quiet(rt.Message('C', []byte("Sread\x00")), rt.Sync), quiet(prepare("read", "SELECT 'anew'")), standby(execute("read")), primary(prepare("read", "SELECT 'again'")), either(execute("read")),
 		primary(query("DEALLOCATE read")), quiet(execute("read")), quiet(prepare("read", "SELECT 'last'")), primary(execute("read")),
 	}},
+	{name: "DEALLOCATE of one name", turns: []turn{
+		quiet(prepare("one", "SELECT count(*) FROM t")), quiet(prepare("Two", "SELECT s FROM t WHERE n = 1")), standby(execute("one")), standby(execute("Two")), primary(query("DEALLOCATE one")), quiet(execute("one")),
+		primary(query("DISCARD ALL")), quiet(prepare("one", "SELECT count(*) FROM t")), quiet(prepare("Two", "SELECT s FROM t WHERE n = 1")), primary(query("DEALLOCATE PREPARE ONE")), standby(execute("Two")),
+		primary(extended(`DEALLOCATE "Two"`)), quiet(execute("Two")),
+	}},
+	{name: "statements are closed on the standby", turns: []turn{
+		quiet(prepare("one", "SELECT count(*) FROM t")), quiet(prepare("two", "SELECT s FROM t WHERE n = 1")), quiet(prepare("three", "SELECT 3")), standby(execute("one")), standby(execute("two")), standby(execute("three")),
+		quiet(rt.Message('C', []byte("Sone\x00")), rt.Sync), primary(query("DEALLOCATE two")), standby(query("/* howdah: standby */ SELECT name FROM pg_prepared_statements ORDER BY 1")),
+		{on: refused, settled: true, sent: query("SELECT 1/0")}, quiet(rt.Message('C', []byte("Sthree\x00")), rt.Sync), standby(extended("/* howdah: standby */ SELECT count(*) FROM pg_prepared_statements WHERE name <> ''")),
+	}},
 	{name: "names and transactions", turns: []turn{
 		primary(query("BEGIN")), quiet(prepare("read", "SELECT count(*) FROM t")), primary(query("ROLLBACK")), standby(execute("read")),
 		primary(parse("lost", "SELECT 1"), parse("bad", "SELEC"), parse("skipped", "SELECT 2"), rt.Sync), either(execute("lost")), quiet(execute("skipped")),
@@ -180,6 +190,13 @@ var batches = []scriptCase{
 		quiet(parse("", "INSERT INTO seen VALUES (21) RETURNING n"), describe(""), rt.Sync), primary(execute("")), primary(execute("")), either(extended("SELECT count(*) FROM seen")), either(execute("")),
 		standby(extended("SELECT count(*) FROM t")), either(execute("")),
 		standby(extended("SELECT s FROM t WHERE n = 1")), primary(extended("UPDATE t SET s = 'x' WHERE n = 1")), primary(execute("")), primary(rt.Query("BEGIN" + markPlace)), primary(query("COMMIT")),
+	}},
+	{name: "the unnamed statement after a Parse that failed", turns: []turn{
+		standby(extended("SELECT count(*) FROM t")), primary(parse("", "SELEC"), rt.Sync), quiet(execute("")), primary(extended("INSERT INTO seen VALUES (22) RETURNING n")), primary(parse("", "SELEC"), rt.Sync), quiet(execute("")),
+	}},
+	{name: "the unnamed statement after a Query", turns: []turn{
+		primary(extended("INSERT INTO seen VALUES (23) RETURNING n")), standby(count), quiet(execute("")), primary(query("DISCARD ALL")), primary(extended("INSERT INTO seen VALUES (24) RETURNING n")), standby(count),
+		quiet(prepare("read", "SELECT 1")), quiet(execute("")), either(touches),
 	}},
 	{name: "an unnamed read used in a transaction", turns: []turn{
 		standby(extended("SELECT count(*) FROM t")), primary(parse("b", "BEGIN"), use("b"), rt.Sync), primary(use(""), rt.Sync), primary(extended("COMMIT")), either(count),
@@ -219,6 +236,10 @@ var states = []scriptCase{
 		either(query("SELECT current_setting('work_mem'), current_setting('my.own'), current_setting('search_path')")), primary(query("SHOW search_path")),
 		primary(query("SET TIME ZONE 'Asia/Tokyo'")), primary(query("SET DateStyle = German")), standby(query("SELECT timestamptz '2020-01-01 00:00+00'")), primary(query("SET bytea_output = escape")),
 		standby(query("SELECT '\\x41ff'::bytea")),
+	}},
+	{name: "SET that is bound and not executed", turns: []turn{
+		quiet(parse("", "SET search_path = other"), rt.Bind("", ""), rt.Sync), standby(searched), primary(query("SET search_path = other")), quiet(parse("", "DISCARD ALL"), rt.Bind("", ""), rt.Sync), standby(searched),
+		primary(query("DISCARD ALL")), primary(query("CREATE TEMP TABLE t AS SELECT 1 AS n, 'mine' AS s")), quiet(parse("", "DISCARD ALL"), rt.Bind("", ""), rt.Sync), primary(searched),
 	}},
 	{name: "SET LOCAL", turns: []turn{
 		primary(query("SET LOCAL search_path = other")), standby(searched), primary(query("BEGIN")), primary(query("SET LOCAL search_path = other")), primary(searched), primary(query("COMMIT")), standby(searched),

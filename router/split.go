@@ -48,6 +48,8 @@ type auto struct {
 	definedHere       bool
 	// definer: the session may have changed functions; it takes only lists that its own standby gave it, of which list is the last.
 	definer bool
+	// failed: the answer of the standby to the last batch has an error.
+	failed bool
 	list    *catalog
 
 	// writing is held by whoever is giving the client a message.
@@ -150,7 +152,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		a.busy, a.mid = false, a.mid && err != nil
 		if done {
 			a.cancelled.Store(false)
-			a.tracker.Done(status)
+			a.tracker.Done(status, a.failed)
 			a.count(batch, status)
 		} else {
 			a.tracker.Refuse()
@@ -169,6 +171,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 		if status, err = a.tellCancelled(); err != nil {
 			return false, err
 		}
+		a.failed = true
 		return true, nil
 	case !able:
 		a.c.r.metrics.batches.primary.Inc()

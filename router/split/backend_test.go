@@ -110,6 +110,9 @@ func (k *backend) end(commit bool) {
 func ends(sql string) bool { return sql == "COMMIT" || sql == "ROLLBACK" }
 
 func (k *backend) parse(name, sql string) string {
+	if name == "" {
+		delete(k.statements, "") // also if it fails
+	}
 	switch {
 	case strings.HasPrefix(sql, "SELEC "):
 		return "42601"

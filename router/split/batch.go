@@ -13,6 +13,8 @@ type batch struct {
 	// unnamed is the body of the last Parse in it, which is of the unnamed statement; verdict is on its text.
 	unnamed []byte
 	verdict statement.Verdict
+	// certain: that Parse is the only one, and the first message.
+	certain bool
 	// needs are the prepared statements that it uses and does not make.
 	needs []*prepared
 	// text is that of a Query.
@@ -72,6 +74,7 @@ func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 				return -1, false
 			}
 		case 'P':
+			c.certain = c.unnamed == nil && n == size
 			if !c.parse(body, t) {
 				return -1, false
 			}
@@ -176,9 +179,9 @@ func (t *Tracker) Texts(each func(text []byte)) {
 
 // Prepare writes to the end of dst what a standby must be sent before the batch that Read named, and returns how many of its
 // answers are not the client's. have is what the connection has, by name: it is brought up to date, and is to be
-// thrown away if the batch fails.
+// given to Doubt if the batch fails.
 func (t *Tracker) Prepare(dst []byte, have map[string]uint64) ([]byte, int) {
-	hidden := 0
+	dst, hidden := t.known.closeGone(dst, have)
 	for _, p := range t.batch.needs {
 		if have[p.name] == p.generation {
 			continue
@@ -190,9 +193,17 @@ func (t *Tracker) Prepare(dst []byte, have map[string]uint64) ([]byte, int) {
 		dst = appendMessage(dst, 'P', p.text)
 		hidden++
 		have[p.name] = p.generation
+		p.onStandby = true
 	}
 	if t.batch.unnamed != nil || t.batch.text != nil {
 		delete(have, "")
 	}
 	return dst, hidden
+}
+
+// Doubt takes in that it is not known any more which of the statements in have are there.
+func Doubt(have map[string]uint64) {
+	for name := range have {
+		have[name] = 0 // no generation
+	}
 }

@@ -74,5 +74,6 @@ func (t *Tracker) TakeOver() []byte {
 	}
 	t.block.open = false
 	t.known.unnamed.onPrimary = false // a Query takes its place
+	t.known.stray, t.known.there = false, false
 	return appendMessage(nil, 'Q', append(text, 0))
 }

@@ -31,7 +31,7 @@ func followBlocks(t *testing.T, tr *Tracker, turns []blockTurn) (takenOver []str
 					turn.where = "primary" // the second time
 					continue
 				}
-				tr.Done(turn.status)
+				tr.Done(turn.status, false)
 			case TakeOver:
 				takenOver = append(takenOver, string(tr.TakeOver()))
 				primary = 'T'
@@ -117,7 +117,7 @@ func TestABlockByDefault(t *testing.T) {
 	if begins, byDefault := tr.BeginsBlock(); !begins || !byDefault {
 		t.Error(begins, byDefault)
 	}
-	tr.Done('T')
+	tr.Done('T', false)
 	clear(b)
 	if o := tr.FromClient(query("SAVEPOINT a"), true); o.Verb != TakeOver || string(tr.TakeOver()) != string(query("BEGIN READ ONLY")) {
 		t.Error(o)
@@ -127,7 +127,7 @@ func TestABlockByDefault(t *testing.T) {
 	if begins, byDefault := tr.BeginsBlock(); !begins || byDefault {
 		t.Error(begins, byDefault)
 	}
-	tr.Done('I')
+	tr.Done('I', false)
 	tr.FromClient(query("SELECT 1"), true)
 	if begins, _ := tr.BeginsBlock(); begins {
 		t.Error("a read begins a block")

@@ -12,7 +12,7 @@ import (
 
 // modelFaults are ways to get it wrong that the model must find.
 type modelFaults struct {
-	noSettings, noReset, noPrepare, oneGeneration, noErrors, alwaysIdle, noPin, noInject, noTakeOver bool
+	noSettings, noReset, noPrepare, oneGeneration, noErrors, alwaysIdle, noPin, noInject, noTakeOver, noStray, bindRuns bool
 }
 
 // model is a session: a client that does not wait for answers, a router that does with the orders of Tracker and Reply what package router does, a primary and
@@ -33,8 +33,8 @@ type model struct {
 
 	// sent by the client, held by the router, passed to the primary in part, got by the client.
 	sent, held, passed, got []byte
-	// unnamed: the client knows what the unnamed statement is; leaves: it will, if what it has just sent succeeds.
-	unnamed, leaves          bool
+	// unnamed: what the unnamed statement is does not depend on whether the server has passed over a Parse or a Close of it.
+	unnamed                  bool
 	reads, repeats, takeOver int
 }
 
@@ -65,33 +65,36 @@ var texts = []string{
 
 // text favours reads, or nothing would ever be asked of a standby.
 func (m *model) text() string {
-	if m.rng.IntN(3) > 0 {
+	if m.rng.IntN(4) > 0 {
 		return texts[m.rng.IntN(5)]
 	}
 	return texts[m.rng.IntN(len(texts))]
 }
 
-// speak returns what the client sends next. It uses the unnamed statement only where it knows which that is, as DESIGN.md says.
+// speak returns what the client sends next. It uses the unnamed statement only where no Parse of it was passed over behind an error, as DESIGN.md says.
 func (m *model) speak() []byte {
 	switch m.rng.IntN(18) {
 	case 4:
-		return m.say(rt.Query(writes), false)
+		return m.say(rt.Query(writes))
 	case 5:
-		return m.say(extended(writes), false)
+		return m.say(extended(writes))
 	case 0, 1:
-		return m.say(rt.Query(m.text()), false)
+		return m.say(rt.Query(m.text()))
 	case 2:
-		return m.say(rt.Query(m.text()+"; "+m.text()), false)
+		return m.say(rt.Query(m.text() + "; " + m.text()))
 	case 3:
-		return m.say(extended(m.text()), true)
+		if m.rng.IntN(2) == 0 {
+			return m.say(join(rt.Parse("", m.text()), rt.Bind("", ""), rt.Sync)) // and not executed
+		}
+		return m.say(extended(m.text()))
 	case 6:
-		return m.say(join(rt.Parse("", m.text()), rt.Message('D', []byte("S\x00")), rt.Sync), true)
+		return m.say(join(rt.Parse("", m.text()), rt.Message('D', []byte("S\x00")), rt.Sync))
 	case 7:
-		return m.say(rt.Query("ROLLBACK"), false)
+		return m.say(rt.Query("ROLLBACK"))
 	case 8: // what was pinned is so no longer
-		return m.say(rt.Query("DISCARD ALL"), false)
+		return m.say(rt.Query("DISCARD ALL"))
 	case 9:
-		return m.say(rt.Query("BEGIN READ ONLY"), false)
+		return m.say(rt.Query("BEGIN READ ONLY"))
 	case 10, 11:
 		name := []string{"a", "b"}[m.rng.IntN(2)]
 		return join(rt.Message('C', []byte("S"+name+"\x00")), rt.Parse(name, m.text()), rt.Sync)
@@ -107,9 +110,9 @@ func (m *model) speak() []byte {
 		if name == "" {
 			switch {
 			case kind < 2:
-				usable, mine = true, false
+				usable, mine = true, len(b) == 0
 			case kind == 6:
-				usable, mine = false, false
+				usable, mine = len(b) == 0, len(b) == 0
 			case !usable:
 				continue
 			}
@@ -118,7 +121,9 @@ func (m *model) speak() []byte {
 		case 0, 1:
 			b = append(b, rt.Parse(name, m.text())...)
 		case 2, 3, 4:
-			b = append(b, join(rt.Bind(portal, name), rt.Execute(portal))...)
+			if b = append(b, rt.Bind(portal, name)...); m.rng.IntN(6) > 0 {
+				b = append(b, rt.Execute(portal)...)
+			}
 		case 5:
 			b = append(b, rt.Message('D', []byte("S"+name+"\x00"))...)
 		case 6:
@@ -135,9 +140,9 @@ func (m *model) speak() []byte {
 	return append(b, rt.Sync...)
 }
 
-// say notes whether the batch leaves an unnamed statement behind, if it succeeds.
-func (m *model) say(b []byte, leaves bool) []byte {
-	m.unnamed, m.leaves = false, leaves
+// say is for what begins with a Query or a Parse of the unnamed statement.
+func (m *model) say(b []byte) []byte {
+	m.unnamed = true
 	return b
 }
 
@@ -181,6 +186,9 @@ func (m *model) deal() {
 			m.tracker.state.pin = Unpinned
 		}
 		o := m.tracker.FromClient(m.held, m.idle())
+		if c := m.tracker.state.pending; c != nil && m.faults.bindRuns {
+			c.awaits = false
+		}
 		switch o.Verb {
 		case More:
 			return
@@ -192,7 +200,7 @@ func (m *model) deal() {
 				m.passed = m.passed[size:]
 			}
 		case Inject:
-			if injected := []byte(injection(m.tracker)); !m.faults.noInject {
+			if injected := []byte(injection(m.tracker)); !m.faults.noInject && !(m.faults.noStray && injected[0] == 'C') {
 				m.ask(injected, true)
 			}
 		case TakeOver:
@@ -238,7 +246,7 @@ func (m *model) read(batch []byte) (done bool) {
 	reply := Reply{Hidden: hidden, Longest: 1 << 20, Begins: begins}
 	if done = m.reply(&reply, m.standby.out); done {
 		m.reads++
-		m.tracker.Done(reply.Status())
+		m.tracker.Done(reply.Status(), reply.Failed())
 		return true
 	}
 	m.repeats++
@@ -285,7 +293,7 @@ func (m *model) reply(reply *Reply, out []byte) (done bool) {
 			out, shown = out[o.N:], shown-o.N
 			if o.Verb == Finished {
 				if reply.Failed() {
-					clear(m.have)
+					Doubt(m.have)
 				}
 				return true
 			}
@@ -296,7 +304,7 @@ func (m *model) reply(reply *Reply, out []byte) (done bool) {
 			if o.Code == "25006" {
 				m.tracker.Texts(func(text []byte) { m.refused[string(text)] = true })
 			}
-			clear(m.have)
+			Doubt(m.have)
 			return false
 		case Need:
 			shown = min(len(out), shown+1+m.rng.IntN(40))
@@ -309,8 +317,7 @@ func (m *model) reply(reply *Reply, out []byte) (done bool) {
 // run returns what the client was told and should have been told, once it has said so much and everything is answered.
 func (m *model) run(batches int) (got, want []byte) {
 	for range batches {
-		m.leaves = false
-		b, told := m.speak(), len(m.got)
+		b := m.speak()
 		m.sent = append(m.sent, b...)
 		for len(b) > 0 {
 			n := min(len(b), 1+m.rng.IntN(200))
@@ -321,7 +328,6 @@ func (m *model) run(batches int) (got, want []byte) {
 		for len(m.asked) > 0 && (wait || m.rng.IntN(3) > 0) {
 			m.answer()
 		}
-		m.unnamed = m.unnamed || m.leaves && wait && succeeded(m.got[told:])
 	}
 	for len(m.asked) > 0 {
 		m.answer()
@@ -329,13 +335,6 @@ func (m *model) run(batches int) (got, want []byte) {
 	alone := newBackend(&database{}, false)
 	eachMessage(m.sent, func(typ byte, body, _ []byte) { alone.take(typ, body) })
 	return m.got, alone.out
-}
-
-// succeeded reports whether no answer is an error.
-func succeeded(answers []byte) bool {
-	failed := false
-	eachMessage(answers, func(typ byte, _, _ []byte) { failed = failed || typ == 'E' })
-	return !failed
 }
 
 // words makes messages readable.
@@ -389,6 +388,8 @@ func TestModelFindsFaults(t *testing.T) {
 		"nothing pins":                                  {noPin: true},
 		"the primary is not given an unnamed statement": {noInject: true},
 		"a block is not begun on the primary":           {noTakeOver: true},
+		"the primary keeps an unnamed statement":        {noStray: true},
+		"what is bound is taken for executed":           {bindRuns: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(modelSeeds) {

@@ -11,7 +11,7 @@ func TestWhatBindsASession(t *testing.T) {
 	for sql, want := range map[string]bool{
 		"INSERT INTO t VALUES (1)": true, "SELECT nextval('q')": true, "SET search_path = a": true, "SELECT random()": true,
 		"DECLARE c CURSOR FOR SELECT 1": true, "BEGIN": true, "NOTIFY x": true, "UNLISTEN x": true, "COPY t FROM STDIN": true, "/* howdah: primary */ SELECT 1": true,
-		"LISTEN x": false, "PREPARE p AS SELECT 1": false, "EXECUTE p": false, "DEALLOCATE p": false, "DECLARE c CURSOR WITH HOLD FOR SELECT 1": false,
+		"LISTEN x": false, "PREPARE p AS SELECT 1": false, "EXECUTE p": false, "DEALLOCATE p": true, "DECLARE c CURSOR WITH HOLD FOR SELECT 1": false,
 		"SELECT pg_advisory_lock(1)": false, "SELECT pg_try_advisory_lock_shared(1)": false, "SELECT mine()": false, "SELECT currval('q')": false, "SELECT pg_backup_start('x')": false,
 		"CREATE TEMP TABLE a (n int)": false, "DO ''": false, "BEGIN; SET a = 1; COMMIT": false, "INSERT INTO t VALUES ('x": false,
 	} {

@@ -26,6 +26,8 @@ type prepared struct {
 	// onPrimary: the primary has it, as far as that is known; injected: the primary was sent its Parse in this batch. It may have skipped that after an
 	// error, so what it was sent counts for no other batch.
 	onPrimary, injected bool
+	// onStandby: a standby had it once.
+	onStandby bool
 	// Of the unnamed one.
 	known bool
 }
@@ -45,8 +47,12 @@ type statements struct {
 	unsure bool
 	// injected were made anew on the primary since everything was answered last.
 	injected []*prepared
-	// lost: the primary may have a statement that is not known.
-	lost bool
+	// lost: the primary may have a statement that is not known. removed: it will, if what was sent since everything was answered last fails.
+	lost, removed bool
+	// gone are names of statements that a standby may have and the session has not any more.
+	gone []string
+	// there: the primary may have an unnamed statement; stray: it is not the session's any more.
+	there, stray bool
 }
 
 // find returns the statement of that name; nil if it is not known.
@@ -76,7 +82,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 		v = t.classify(text)
 	}
 	if len(name) == 0 {
-		s.unnamed.known = false
+		s.unnamed.known, s.there, s.stray = false, true, false
 		if ok {
 			s.set(&s.unnamed, body, v, t.state.lists)
 			s.unnamed.known, s.unnamed.onPrimary, s.unnamed.fresh = true, true, true
@@ -119,13 +125,70 @@ func (s *statements) close(body []byte) {
 		return
 	}
 	if p := s.named[string(name)]; p != nil {
-		s.bytes -= len(p.text)
-		delete(s.named, p.name)
+		s.remove(p)
 	}
+}
+
+// closed takes in a Close that goes to the primary.
+func (s *statements) closed(body []byte, first bool) {
+	if name, _, _ := bytes.Cut(body, []byte{0}); len(name) > 0 {
+		s.removed = s.removed || s.named[string(name)] != nil
+	} else {
+		s.stray, s.there = false, s.there && !first
+	}
+	s.close(body)
+}
+
+// deallocate takes in DEALLOCATE. bound: it may not be carried out.
+func (s *statements) deallocate(name []byte, bound bool) {
+	if p := s.named[string(name)]; p != nil {
+		s.remove(p)
+		s.removed, s.lost = true, s.lost || bound
+	}
+}
+
+func (s *statements) remove(p *prepared) {
+	s.bytes -= len(p.text)
+	delete(s.named, p.name)
+	if p.onStandby {
+		s.gone = append(s.gone, p.name)
+	}
+}
+
+// closesAtOnce is how many statements are closed on a standby before one batch.
+const closesAtOnce = 64
+
+// closeGone writes to dst a Close of each statement that the session has not any more and a standby that has those in have has; how many, it returns too.
+func (s *statements) closeGone(dst []byte, have map[string]uint64) ([]byte, int) {
+	n := 0
+	for ; len(s.gone) > 0 && n < closesAtOnce; s.gone = s.gone[:len(s.gone)-1] {
+		name := s.gone[len(s.gone)-1]
+		generation, there := have[name]
+		if p := s.named[name]; !there || p != nil && p.generation == generation {
+			continue
+		}
+		dst = appendClose(dst, name)
+		delete(have, name)
+		n++
+	}
+	return dst, n
+}
+
+// query takes in that a Query goes to the primary, which takes the unnamed statement's place there.
+func (s *statements) query(first bool) {
+	s.unnamed.known, s.stray, s.there = false, false, s.there && !first
+}
+
+// elsewhere takes in that a standby has carried out what takes the unnamed statement's place, which the primary still has.
+func (s *statements) elsewhere() {
+	s.unnamed.known, s.stray = false, s.there
 }
 
 // inject takes in that a statement is made anew on the primary.
 func (s *statements) inject(p *prepared) {
+	if p == &s.unnamed {
+		s.there, s.stray = true, false
+	}
 	p.injected = true
 	s.injected = append(s.injected, p)
 }
@@ -142,6 +205,7 @@ func (s *statements) endBatch() {
 func (s *statements) move() {
 	s.injected = s.injected[:0]
 	s.unnamed.onPrimary, s.unnamed.injected = false, false
+	s.stray, s.there = false, false
 	for _, p := range s.named {
 		p.onPrimary, p.injected = false, false
 	}
@@ -150,7 +214,9 @@ func (s *statements) move() {
 // forget forgets all that have names, of which some may still be there.
 func (s *statements) forget() {
 	s.lost = s.lost || len(s.named) > 0
-	clear(s.named)
+	for _, p := range s.named {
+		s.remove(p)
+	}
 	s.bytes, s.fresh = 0, s.fresh[:0]
 }
 
@@ -165,7 +231,7 @@ func (s *statements) confirm() {
 		p.onPrimary = p.name != ""
 	}
 	s.fresh, s.injected = s.fresh[:0], s.injected[:0]
-	s.unnamed.fresh, s.unsure = false, false
+	s.unnamed.fresh, s.unsure, s.removed = false, false, false
 }
 
 // doubt takes in an error: what was parsed lately may not be there, and a name may still stand for what it stood for. It reports whether such a name
@@ -173,11 +239,11 @@ func (s *statements) confirm() {
 func (s *statements) doubt() (used bool) {
 	for _, name := range s.fresh {
 		if p := s.named[name]; p != nil {
-			s.bytes -= len(p.text)
-			delete(s.named, name)
+			s.remove(p)
 		}
 		s.lost = true
 	}
+	s.lost, s.removed = s.lost || s.removed, false
 	for _, p := range s.injected {
 		p.injected = false
 	}

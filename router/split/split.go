@@ -52,6 +52,7 @@ type Tracker struct {
 	left  int  // of the message that is being passed
 	open  bool // extended messages were passed since the last Sync
 	again bool // the batch in front has been refused by a standby
+	rest  bool // the session was idle before what was injected in front of a message
 	batch batch
 	block block
 	known statements
@@ -109,13 +110,15 @@ func (t *Tracker) candidate(b []byte) Order {
 	return Order{}
 }
 
-// Done is called when the batch that Read named has been answered by a standby. status is that of its ReadyForQuery.
-func (t *Tracker) Done(status byte) {
+// Done is called when the batch that Read named has been answered by a standby. status is that of its ReadyForQuery, failed says that there was an error.
+func (t *Tracker) Done(status byte, failed bool) {
 	t.blockAfter(status)
-	if text := t.batch.unnamed; text != nil {
-		t.known.read(text, t.batch.verdict, t.batch.lists)
-	} else if t.batch.text != nil {
-		t.known.unnamed.known = false
+	switch {
+	case t.batch.text != nil, t.batch.unnamed != nil && failed && !t.batch.certain:
+		t.known.elsewhere()
+	case t.batch.unnamed != nil:
+		t.known.elsewhere()
+		t.known.read(t.batch.unnamed, t.batch.verdict, t.batch.lists)
 	}
 	t.batch.release()
 }
@@ -129,6 +132,7 @@ func (t *Tracker) Refuse() {
 // pass lets the next message go to the primary and takes in what it does to the session.
 func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	size := h.Size()
+	idle = idle || t.rest
 	switch h.Type {
 	case 'Q', 'P', 'B', 'D', 'E', 'C':
 		if len(b) < min(size, t.Longest) {
@@ -138,11 +142,16 @@ func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	body := b[wire.HeaderSize:min(size, len(b))]
 	if h.Type == 'B' || h.Type == 'D' {
 		if t.lacks(h.Type, body) {
+			t.rest = idle
 			return Order{Verb: Inject}
 		}
 	}
+	if idle && !t.open && t.strays(h.Type, body) {
+		t.rest = true
+		return Order{Verb: Inject}
+	}
 	t.observe(h.Type, body, len(b) >= size, idle)
-	t.again = false
+	t.again, t.rest = false, false
 	n := min(size, len(b))
 	t.left = size - n
 	return Order{Pass, n}
@@ -160,6 +169,25 @@ func (t *Tracker) lacks(typ byte, body []byte) bool {
 		t.injected = appendClose(t.injected, p.name) // an injection before it may have been carried out in spite of an error
 	}
 	t.injected = appendMessage(t.injected, 'P', p.text)
+	return true
+}
+
+// strays reports whether the primary may have an unnamed statement that is not the session's any more, and a message, the first of its batch, leaves it there.
+// It is taken away before anything else in that batch could use it.
+func (t *Tracker) strays(typ byte, body []byte) bool {
+	switch typ {
+	case 'P':
+		if len(body) > 0 && body[0] == 0 {
+			return false
+		}
+	case 'B', 'D', 'E', 'C', 'H':
+	default:
+		return false
+	}
+	if !t.known.stray {
+		return false
+	}
+	t.lacking, t.injected = nil, appendClose(t.injected[:0], "")
 	return true
 }
 
@@ -190,6 +218,10 @@ func (t *Tracker) Move() bool {
 // Injection returns what Inject is about, and how many answers it has; up to the next Sync the primary is taken to have the statement, and from
 // then on if nothing fails.
 func (t *Tracker) Injection() (messages []byte, hidden int) {
+	if t.lacking == nil {
+		t.known.stray, t.known.there = false, false
+		return t.injected, 1
+	}
 	t.known.inject(t.lacking)
 	if t.lacking.name != "" {
 		return t.injected, 2
@@ -199,6 +231,7 @@ func (t *Tracker) Injection() (messages []byte, hidden int) {
 
 // observe takes in one message that goes to the primary. idle says that the session was idle before its batch.
 func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
+	first := idle && !t.open // nothing can make the server pass over it
 	switch typ {
 	case 'P', 'B', 'D', 'E', 'C', 'H':
 		if !t.open {
@@ -208,15 +241,14 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 	case 'S':
 		t.open = false
 		t.known.endBatch()
+		t.state.sync()
 	}
 	switch typ {
 	case 'Q':
 		text, _, ended := bytes.Cut(body, []byte{0})
 		t.state.run(text, whole && ended, idle && !t.open)
-		if t.state.lastForgets() {
-			t.known.forget()
-		}
-		t.known.unnamed.known = false // a Query takes the unnamed statement's place
+		t.takeAway(false)
+		t.known.query(first)
 	case 'P':
 		t.known.parse(body, whole, t)
 	case 'B':
@@ -224,19 +256,31 @@ func (t *Tracker) observe(typ byte, body []byte, whole, idle bool) {
 		if p := t.known.find(name, ok); p != nil {
 			t.known.unsure = t.known.unsure || p.fresh && p.batch != t.known.batch
 			t.judge(p)
-			t.state.runPrepared(p)
-			if t.state.lastForgets() {
-				t.known.forget()
-			}
+			portal, _, _ := bytes.Cut(body, []byte{0})
+			t.state.runPrepared(p, portal)
+			t.takeAway(true)
 		} else {
 			t.state.runUnknown()
+			t.takeAway(true)
 		}
+	case 'E':
+		portal, _, _ := bytes.Cut(body, []byte{0})
+		t.state.execute(portal)
 	case 'C':
 		if len(body) > 0 && body[0] == 'S' {
-			t.known.close(body[1:])
+			t.known.closed(body[1:], first)
 		}
 	case 'F':
 		t.state.runUnknown()
+	}
+}
+
+// takeAway takes in which prepared statements the last statement took away. bound: it may not be carried out.
+func (t *Tracker) takeAway(bound bool) {
+	if t.state.forgets {
+		t.known.forget()
+	} else if name := t.state.takesAway; name != nil {
+		t.known.deallocate(name, bound)
 	}
 }
 

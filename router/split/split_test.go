@@ -35,7 +35,7 @@ func send(t *testing.T, tr *Tracker, b []byte) string {
 			if o.N != len(b) {
 				t.Fatalf("%d of %d bytes", o.N, len(b))
 			}
-			tr.Done('I')
+			tr.Done('I', false)
 			return "standby"
 		case Pass:
 			idle = false
@@ -259,7 +259,7 @@ func TestTheUnnamedStatementAfterATakeOver(t *testing.T) {
 	if o := tr.FromClient(join(rt.Bind("", "a"), rt.Execute(""), sync), true); o.Verb != Read {
 		t.Fatalf("%+v", o)
 	}
-	tr.Done('T')
+	tr.Done('T', false)
 	b := join(rt.Message('D', []byte("Sa\x00")), rt.Bind("", ""), rt.Execute(""), rt.Flush)
 	if o := tr.FromClient(b, true); o.Verb != TakeOver {
 		t.Fatalf("%+v", o)
@@ -342,7 +342,7 @@ func TestTheUnnamedStatementIsWhereItIsUsed(t *testing.T) {
 		if hidden != want || want > 0 && string(out) != string(join(rt.Message('C', []byte("Sa\x00")), rt.Parse("a", "SELECT 1"))) {
 			t.Errorf("%d hidden: %q", hidden, out)
 		}
-		tr.Done('I')
+		tr.Done('I', false)
 	}
 }
 
@@ -375,7 +375,7 @@ func TestNoAllocations(t *testing.T) {
 	read, write := extended("SELECT s FROM t WHERE n = $1"), query("UPDATE t SET n = 1 WHERE n = 2")
 	if n := testing.AllocsPerRun(100, func() {
 		tr.FromClient(read, true)
-		tr.Done('I')
+		tr.Done('I', false)
 		tr.FromClient(write, true)
 	}); n != 0 {
 		t.Errorf("%v allocations for a read and a write", n)
@@ -412,7 +412,7 @@ func FuzzTracker(f *testing.F) {
 					continue
 				} else if o.Verb == Read {
 					tr.Prepare(nil, map[string]uint64{})
-					tr.Done('I')
+					tr.Done('I', false)
 				}
 				passed += o.N
 				held = append([]byte(nil), held[o.N:]...)

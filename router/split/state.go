@@ -66,6 +66,9 @@ type change struct {
 	name        string
 	text        []byte
 	consistency []byte
+	// awaits: it is bound to that portal and has not been executed.
+	awaits bool
+	portal string
 }
 
 // state is what a session has set, as far as it bears on where its statements may go.
@@ -95,7 +98,9 @@ type state struct {
 	// Of the batch that is being sent: whether it began while the session was idle, and how many statements were bound in it.
 	openIdle bool
 	binds    int
-	forgets  bool
+	// Of the last statement: forgets says that it may have taken any prepared statement away, takesAway is the name of the only one.
+	forgets   bool
+	takesAway []byte
 	// after is the pin that something behind a pending DISCARD ALL asks for, boundAfter that it binds the session.
 	after      Pin
 	boundAfter bool
@@ -111,7 +116,7 @@ func (s *state) bind() {
 // PREPARE, a cursor that outlives its transaction, or calls a function that may do such a thing (an advisory lock, a backup, a connection elsewhere).
 func (s *state) leaves(v *statement.Verdict, text []byte) bool {
 	switch {
-	case v.Has(statement.Listen), v.Has(statement.Prepare), v.Has(statement.Execute), v.Has(statement.Deallocate), v.Is(statement.FlagHold):
+	case v.Has(statement.Listen), v.Has(statement.Prepare), v.Has(statement.Execute), v.Is(statement.FlagHold):
 		return true
 	case v.Is(statement.FlagUnknownCall):
 		p := statement.Classify(text, &s.parting)
@@ -189,7 +194,7 @@ func (s *state) parameter(name, value []byte) {
 // run takes in a Query. alone says that it is sent outside a transaction with nothing outstanding.
 func (s *state) run(text []byte, whole, alone bool) {
 	s.batches++
-	s.forgets = false
+	s.forgets, s.takesAway = false, nil
 	if !whole {
 		s.runUnknown()
 		return
@@ -198,22 +203,37 @@ func (s *state) run(text []byte, whole, alone bool) {
 	s.apply(&v, text, alone)
 }
 
-// lastForgets reports whether the last Query may have taken prepared statements away.
-func (s *state) lastForgets() bool { return s.forgets }
-
 // begin takes in that a batch of the extended protocol begins.
 func (s *state) begin(idle bool) {
 	s.batches++
 	s.openIdle, s.binds = idle, 0
 }
 
-// runPrepared takes in a Bind: the statement is taken for executed.
-func (s *state) runPrepared(p *prepared) {
+// runPrepared takes in a Bind: the statement is taken for executed, but for what is followed of it.
+func (s *state) runPrepared(p *prepared, portal []byte) {
 	s.binds++
+	s.forgets, s.takesAway = false, nil
 	text, _ := textOf(p.text)
-	s.apply(&p.verdict, text, s.openIdle && s.binds == 1)
+	before := s.pending
+	if s.apply(&p.verdict, text, s.openIdle && s.binds == 1); s.pending != nil && s.pending != before {
+		s.pending.awaits, s.pending.portal = true, string(portal)
+	}
 	if s.binds > 1 && s.pending != nil {
 		s.pinTo(PinSettings) // a BEGIN in the same batch would make it undoable
+	}
+}
+
+// execute takes in an Execute.
+func (s *state) execute(portal []byte) {
+	if c := s.pending; c != nil && c.awaits && string(portal) == c.portal {
+		c.awaits = false
+	}
+}
+
+// sync takes in a Sync. The portals of a batch go with it, but in a transaction block, of which no change is followed.
+func (s *state) sync() {
+	if s.pending != nil && s.pending.awaits {
+		s.pending = nil
 	}
 }
 
@@ -245,7 +265,10 @@ func (s *state) apply(v *statement.Verdict, text []byte, alone bool) {
 	if v.Is(statement.FlagFunctions|statement.FlagOpaque) || v.Has(statement.Run) {
 		s.changeFunctions()
 	}
-	s.forgets = s.forgets || v.Has(statement.Deallocate) || v.Has(statement.DeallocateAll) || v.Has(statement.DiscardAll) || v.Is(statement.FlagOpaque)
+	if v.Kind == statement.Deallocate {
+		s.takesAway = nameOf(v.Name.Of(text))
+	}
+	s.forgets = s.forgets || v.Has(statement.Deallocate) && s.takesAway == nil || v.Has(statement.DeallocateAll) || v.Has(statement.DiscardAll) || v.Is(statement.FlagOpaque)
 	switch {
 	case v.Is(statement.FlagOpaque):
 		s.pinTo(PinUnseen)
@@ -388,6 +411,31 @@ func (s *state) commit(c *change) {
 		}
 		s.list = append(s.list, setting{name: c.name, text: c.text, version: s.version})
 	}
+}
+
+// nameOf returns the name of a prepared statement that SQL names so; nil if that is not worked out.
+func nameOf(written []byte) []byte {
+	const longest = 63 // PostgreSQL cuts off what is longer, in SQL only
+	if n := len(written); n > 2 && written[0] == '"' && written[n-1] == '"' {
+		if written = written[1 : n-1]; len(written) > longest || bytes.IndexByte(written, '"') >= 0 {
+			return nil
+		}
+		return written
+	}
+	name := make([]byte, 0, longest)
+	for _, c := range written {
+		switch {
+		case c >= 0x80 || len(name) == longest || c == '"':
+			return nil // the case of other letters is the server's
+		case c >= 'A' && c <= 'Z':
+			c |= 0x20
+		}
+		name = append(name, c)
+	}
+	if len(name) == 0 {
+		return nil
+	}
+	return name
 }
 
 // since returns the statements that came after a version, oldest first.
