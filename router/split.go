@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,7 +49,7 @@ type auto struct {
 	definer bool
 	// failed: the answer of the standby to the last batch has an error.
 	failed bool
-	list    *catalog
+	list   *catalog
 
 	// writing is held by whoever is giving the client a message.
 	writing sync.Mutex
@@ -81,7 +80,7 @@ const (
 
 func newAuto(c *client) *auto {
 	return &auto{
-		c: c, tracker: split.New(chunkSize, &c.r.refused), retryFor: retryFirst,
+		c: c, tracker: split.New(chunkSize, &c.r.refused, route.Consistencies{}), retryFor: retryFirst,
 		attached: make(chan struct{}, 1), movingSince: schema.Never,
 	}
 }
@@ -121,6 +120,15 @@ func (a *auto) deal(p *pump) error {
 			if _, err := p.dst.Write(o.inject); err != nil {
 				return errSink{err}
 			}
+		case split.Replace:
+			if o.machine.Verb != session.Forward || o.machine.N != o.N {
+				return p.pass(o.N, o.machine) // it is refused
+			}
+			if _, err := p.dst.Write(o.inject); err != nil {
+				return errSink{err}
+			}
+			p.moved.add(o.N)
+			h.r += o.N
 		case split.TakeOver:
 			if err := a.takeOver(p); err != nil {
 				return err
@@ -274,8 +282,8 @@ func (a *auto) fresh(t *topology.Topology) *reader {
 
 // consistency is what the session asks for now.
 func (a *auto) consistency() route.Consistency {
-	if v := a.tracker.Consistency(); v != nil {
-		if c, err := route.ParseConsistency(strings.Trim(string(v), `'" `)); err == nil {
+	if said := a.tracker.Consistency(); said != "" {
+		if c, err := route.ParseConsistency(said); err == nil {
 			return c
 		}
 	}
@@ -371,6 +379,7 @@ func (a *auto) prepare(rd *reader) bool {
 	}
 	a.c.mu.Lock() // the server may end the session meanwhile
 	a.tracker.UseFunctions(f.harmless, f.keeping, f.parting)
+	a.notePin()
 	a.c.mu.Unlock()
 	return true
 }

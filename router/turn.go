@@ -8,8 +8,8 @@ import (
 // turn is what becomes of what the client sent.
 type turn struct {
 	split.Order
-	machine session.Order // with Pass: what the machine orders first
-	inject  []byte        // with Inject
+	machine session.Order // with Pass and Replace: what the machine orders first
+	inject  []byte        // with Inject and Replace
 	// Where nothing can be said yet: begins says that the session does its first thing, resumed is closed when it may go on, moves says that it needs another
 	// server connection.
 	begins, moves bool
@@ -71,8 +71,11 @@ func (a *auto) orderNow(b []byte) (t turn, err error) {
 		t.Order = a.tracker.FromClient(b, false) // the server passes over it too
 	}
 	switch t.Verb {
-	case split.Pass:
+	case split.Pass, split.Replace:
 		t.machine = c.machine.FromClient(b[:t.N])
+		if t.Verb == split.Replace {
+			t.inject = a.tracker.Replacement()
+		}
 	case split.Read:
 		a.busy = true
 	}

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -48,4 +49,16 @@ func ConsistencyOf(parameters map[string]string, otherwise Consistency) (Consist
 		return ParseConsistency(v)
 	}
 	return otherwise, nil
+}
+
+// Consistencies are all there are.
+type Consistencies struct{}
+
+// Check returns what a client is told of a value that is none; an empty message for one that is.
+func (Consistencies) Check(value string) (message, hint string) {
+	var bad *ErrConsistency
+	if _, err := ParseConsistency(value); errors.As(err, &bad) {
+		return bad.Error(), bad.Hint()
+	}
+	return "", ""
 }

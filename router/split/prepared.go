@@ -26,6 +26,8 @@ type prepared struct {
 	// onPrimary: the primary has it, as far as that is known; injected: the primary was sent its Parse in this batch. It may have skipped that after an
 	// error, so what it was sent counts for no other batch.
 	onPrimary, injected bool
+	// fails: it stands for a SET that fails.
+	fails bool
 	// onStandby: a standby had it once.
 	onStandby bool
 	// Of the unnamed one.
@@ -80,6 +82,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 	var v statement.Verdict
 	if ok = ok && whole; ok {
 		v = t.classify(text)
+		t.state.asks = v.Kind == statement.Set && v.Parameter == statement.HowdahConsistency
 	}
 	if len(name) == 0 {
 		s.unnamed.known, s.there, s.stray = false, true, false
@@ -108,6 +111,7 @@ func (s *statements) parse(body []byte, whole bool, t *Tracker) {
 
 func (s *statements) set(p *prepared, body []byte, v statement.Verdict, lists uint64) {
 	s.last++
+	p.fails = false
 	p.text, p.verdict, p.lists, p.generation, p.batch = append(p.text[:0], body...), v, lists, s.last, s.batch
 }
 

@@ -30,6 +30,8 @@ const (
 	// TakeOver: the primary is to go on with the transaction block that a standby has. It is to be sent TakeOver first, of whose answer the client gets
 	// nothing, and the block on the standby is to be ended.
 	TakeOver
+	// Replace: the first N bytes are a message in whose place the primary is to be sent Replacement.
+	Replace
 )
 
 // Order is what becomes of the first N bytes that were shown.
@@ -59,11 +61,15 @@ type Tracker struct {
 	// injected makes the statement lacking on the primary.
 	injected []byte
 	lacking  *prepared
+	// replacement is what Replace is about.
+	replacement []byte
 }
 
-// New returns the tracker of a session that has just logged in. longest is the size of the buffer in which bytes are shown.
-func New(longest int, refused Refusals) *Tracker {
+// New returns the tracker of a session that has just logged in. longest is the size of the buffer in which bytes are shown, consistencies are the values of
+// howdah.consistency; nil takes any.
+func New(longest int, refused Refusals, consistencies Enum) *Tracker {
 	t := &Tracker{Longest: longest, Refused: refused}
+	t.state.consistencies = consistencies
 	t.state.settings.Whole, t.state.keeping.Whole, t.state.parting.Whole = true, true, true
 	return t
 }
@@ -150,8 +156,14 @@ func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 		t.rest = true
 		return Order{Verb: Inject}
 	}
+	t.state.asks = false
 	t.observe(h.Type, body, len(b) >= size, idle)
 	t.again, t.rest = false, false
+	if len(b) >= size {
+		if t.replacement = t.refused(h.Type, body); t.replacement != nil {
+			return Order{Replace, size}
+		}
+	}
 	n := min(size, len(b))
 	t.left = size - n
 	return Order{Pass, n}
@@ -322,7 +334,7 @@ func (t *Tracker) StillRead(b []byte) bool {
 
 // judge judges a prepared statement by the functions as they are known now.
 func (t *Tracker) judge(p *prepared) {
-	if p.lists == t.state.lists {
+	if p.lists == t.state.lists || p.fails {
 		return
 	}
 	if text, ok := textOf(p.text); ok {
@@ -367,6 +379,3 @@ func (t *Tracker) SettingsVersion() (version, reset uint64) { return t.state.ver
 
 // SettingsSince returns the statements that a connection lacks which was brought to a version; 0 is that of a new one.
 func (t *Tracker) SettingsSince(version uint64) [][]byte { return t.state.since(version) }
-
-// Consistency returns what SET howdah.consistency says, as it was written; nil if there was none.
-func (t *Tracker) Consistency() []byte { return t.state.consistency }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"howdah/router/route"
 	"howdah/router/route/statement"
 	rt "howdah/router/routertest"
 )
@@ -17,7 +18,7 @@ func functions() []statement.Function {
 }
 
 func newTracker() *Tracker {
-	t := New(4096, nil)
+	t := New(4096, nil, route.Consistencies{})
 	all := functions()
 	t.UseFunctions(statement.NewFunctions(all), statement.NewKeeping(all), statement.NewParting(all))
 	t.Parameter([]byte("standard_conforming_strings"), []byte("on"))
@@ -42,6 +43,9 @@ func send(t *testing.T, tr *Tracker, b []byte) string {
 			b = b[o.N:]
 		case Inject:
 			tr.Injection()
+		case Replace:
+			idle = false
+			b = b[o.N:]
 		default:
 			t.Fatal("more?")
 		}

@@ -90,6 +90,7 @@ type state struct {
 	list           []setting
 	version, reset uint64
 	consistency    []byte
+	consistencies  Enum
 
 	// Since the session was idle last: the change that was asked for, how many batches were sent, and whether anything failed.
 	pending *change
@@ -101,6 +102,8 @@ type state struct {
 	// Of the last statement: forgets says that it may have taken any prepared statement away, takesAway is the name of the only one.
 	forgets   bool
 	takesAway []byte
+	// asks: the last Query or Parse is SET howdah.consistency.
+	asks bool
 	// after is the pin that something behind a pending DISCARD ALL asks for, boundAfter that it binds the session.
 	after      Pin
 	boundAfter bool
@@ -200,6 +203,11 @@ func (s *state) run(text []byte, whole, alone bool) {
 		return
 	}
 	v := statement.Classify(text, &s.settings)
+	if s.asks = v.Kind == statement.Set && v.Parameter == statement.HowdahConsistency; s.asks {
+		if message, _ := s.bad(v.Value.Of(text)); message != "" {
+			return // the primary gets another text
+		}
+	}
 	s.apply(&v, text, alone)
 }
 
