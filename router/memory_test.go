@@ -208,7 +208,7 @@ func TestIdleSessionsOfTwoServersCostLittle(t *testing.T) {
 	cost, bound := c.resident(t, "VmRSS")-before, 22_000_000
 	t.Logf("%d bytes for each of 999 idle clients, %d before the garbage was collected", cost/999, loggedIn/999)
 	if raceEnabled {
-		bound *= 10
+		bound *= 20 // the buffers of reads at the same moment leave more of it behind
 	}
 	if cost > bound {
 		t.Errorf("999 idle clients cost %d bytes, at most %d", cost, bound)
