@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,9 +83,12 @@ func (c *cluster) tool(t *testing.T, of route.Route, name string, args ...string
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 90*time.Second)
 	defer stop()
 	cmd := exec.CommandContext(ctx, filepath.Join(postgrestest.BinDir(t), name), args...)
+	// pg_basebackup has a process of its own for the WAL, which outlives it and holds its output.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER=alice", "PGDATABASE=postgres", "PGPASSWORD="+postgrestest.Password)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
