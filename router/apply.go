@@ -1,6 +1,10 @@
 package router
 
-import "errors"
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+)
 
 // live are the options in force: those that the router was made with, and what Apply has changed since. Those that nothing changes stand in r.o.
 func (r *Router) live() *Options { return r.changed.Load() }
@@ -14,18 +18,37 @@ func (r *Router) Apply(o Options) error {
 	n.FailoverWait, n.LoginTimeout, n.DialTimeout, n.CancelTimeout = o.FailoverWait, o.LoginTimeout, o.DialTimeout, o.CancelTimeout
 	n.DrainTimeout, n.FarewellTimeout, n.TCPUserTimeout = o.DrainTimeout, o.FarewellTimeout, o.TCPUserTimeout
 	n.MaxClients, n.ReadOnlyFallback, n.Consistency = o.MaxClients, o.ReadOnlyFallback, o.Consistency
-	n.Rules = o.Rules
+	n.Rules, n.IdentMap = o.Rules, o.IdentMap
 	n.AdminUsers, n.StatsUsers = o.AdminUsers, o.StatsUsers
-	n.TLSCertFile, n.TLSKeyFile = o.TLSCertFile, o.TLSKeyFile
+	n.TLSCertFile, n.TLSKeyFile, n.TLSClientCAFile = o.TLSCertFile, o.TLSKeyFile, o.TLSClientCAFile
 	if err := errors.Join(n.Validate(), n.validateConsole()); err != nil {
 		return err
 	}
-	if before := r.live(); n.TLSCertFile != before.TLSCertFile || n.TLSKeyFile != before.TLSKeyFile {
-		if err := r.pair.use(n.TLSCertFile, n.TLSKeyFile); err != nil {
-			return err
-		}
+	n.parsed, n.mappings, _ = n.parseRules() // Validate has read them
+	if err := r.useFiles(n); err != nil {
+		return err
 	}
-	n.parsed, _ = n.parseRules() // Validate has read them
 	r.changed.Store(&n)
+	return nil
+}
+
+// useFiles goes over to the files for TLS with clients that n names. They are read before any is used.
+func (r *Router) useFiles(n Options) error {
+	if n.TLSMode == TLSDisable {
+		return nil
+	}
+	seen := modified(n.TLSClientCAFile)
+	roots, err := readAuthorities(clientCAFile, n.TLSClientCAFile)
+	if err != nil {
+		return err
+	}
+	if before := r.live(); n.TLSCertFile != before.TLSCertFile || n.TLSKeyFile != before.TLSKeyFile {
+		pair, err := tls.LoadX509KeyPair(n.TLSCertFile, n.TLSKeyFile)
+		if err != nil {
+			return fmt.Errorf("tls-cert-file %s, tls-key-file %s: %w", n.TLSCertFile, n.TLSKeyFile, err)
+		}
+		r.pair.use(n.TLSCertFile, n.TLSKeyFile, &pair)
+	}
+	r.clientAuthorities.use(n.TLSClientCAFile, roots, seen)
 	return nil
 }

@@ -33,7 +33,7 @@ const (
 
 // validateAuth returns the mistakes of the options about authentication.
 func (o Options) validateAuth() []error {
-	if _, err := o.parseRules(); err != nil {
+	if _, _, err := o.parseRules(); err != nil {
 		return []error{err}
 	}
 	switch {
@@ -47,6 +47,14 @@ func (o Options) validateAuth() []error {
 
 // endsSCRAM reports whether the router authenticates the client itself.
 func (c *client) endsSCRAM() bool { return c.auth != AuthPassThrough && c.r.o.OwnPassword != nil }
+
+// because is an error with what only the log is told of its reason.
+type because struct {
+	error
+	reason string
+}
+
+func (e because) Unwrap() error { return e.error }
 
 // final is an error that ends a session's beginning: no other server is tried.
 type final struct{ error }
@@ -156,7 +164,7 @@ func (c *client) explain(search context.Context, err error) error {
 	var told *wire.Error
 	switch {
 	case errors.As(err, &told):
-		return told
+		return err
 	case search.Err() != nil:
 		return c.calledOff(search)
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -186,8 +194,10 @@ func (c *client) exchange(search context.Context, l *letters, e exchange) error 
 		credentials, signature, ok = s.Check(e.user, e.verifier(c.r.secret[:]))
 	}
 	if !ok {
-		c.log.Info("login refused", zap.String("user", e.user), zap.String("reason", cmp.Or(e.known.Why, "the password is wrong")))
-		return refused(e.user)
+		return because{refused(e.user), cmp.Or(e.known.Why, "the password is wrong")}
+	}
+	if err := c.rightName(); err != nil {
+		return err
 	}
 	c.credentials, c.signature = credentials, signature
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -43,6 +44,10 @@ type client struct {
 	signature   []byte
 	// early is what the client sent while it had no server, first the beginning of that's answer.
 	early, first *chunk
+	// certified: the client's certificate has proved who it is. otherName, if it is not empty, is why its certificate does not, though its rule wants that
+	// beside a password.
+	certified bool
+	otherName string
 
 	// Of the registry's lock.
 	key, serverKey wire.Key
@@ -207,10 +212,11 @@ func (r *Router) turnAway(conn *link, err error, log *zap.Logger) {
 	switch {
 	case errors.As(err, &told):
 		r.metrics.refused(told.Code)
-		log.Info("client turned away", zap.String("sqlstate", told.Code), zap.String("reason", told.Message))
+		log.Info("client turned away", append(why(err), zap.String("sqlstate", told.Code), zap.String("reason", told.Message))...)
 		r.farewell(conn, told)
 	case errors.Is(err, wire.ErrDirectTLS), errors.As(err, new(errHandshake)) && !handshakeEnded(err):
-		log.Info("client turned away", zap.Error(err))
+		log.Info("client turned away", append(why(err), zap.Error(err))...)
+		r.linger(conn.tcp)
 	case errors.Is(err, io.EOF):
 		log.Debug("connection closed before a startup packet") // a health check, most likely
 	default:
@@ -238,6 +244,14 @@ func (r *Router) farewell(conn *link, e *wire.Error) {
 		return
 	}
 	io.CopyN(io.Discard, conn, maxDiscard)
+}
+
+// linger is the end of farewell for a client whose last word was TLS's own: an alert.
+func (r *Router) linger(conn *net.TCPConn) {
+	conn.SetDeadline(time.Now().Add(r.live().FarewellTimeout))
+	if conn.CloseWrite() == nil {
+		io.CopyN(io.Discard, conn, maxDiscard)
+	}
 }
 
 // connected finds a server for an admitted client. It returns false if the session ends before it has begun.
@@ -344,7 +358,7 @@ func (c *client) endIfIdle(e *wire.Error) {
 
 // splits reports whether the session's statements are routed one by one: the router must be able to log in to a standby as the client.
 func (c *client) splits() bool {
-	return c.r.o.StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.credentials.Known() && c.startup.Parameters["replication"] == ""
+	return c.r.o.StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.startup.Parameters["replication"] == ""
 }
 
 // standbyMoved is called when the standby that the session reads from may not keep it.

@@ -163,9 +163,9 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	}
 	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
 	first, err := c.knock(server)
-	if err == nil && c.endsSCRAM() {
+	if err == nil && (c.endsSCRAM() || c.certified || server.showed) {
 		err = c.logIn(server, first, authenticator{
-			ours: func() bool { return c.ours(search) },
+			ours: func() bool { return c.endsSCRAM() && c.ours(search) },
 			prove: func(by asked) error {
 				timer.Stop()
 				defer timer.Reset(c.r.live().DialTimeout)

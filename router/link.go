@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"howdah/router/rule"
 )
 
 // link is the connection to a client: a socket, and TLS over it where the client asked for that.
@@ -20,6 +22,9 @@ type link struct {
 	endPoint []byte
 	// cancels are the cancel requests that are on their way to a server. Of the client's lock.
 	cancels cancels
+	// subject is whom the client's certificate is for, which was verified; nil without one. showed: the server asked for this router's, and got it.
+	subject *rule.Subject
+	showed  bool
 }
 
 func newLink(tcp *net.TCPConn) *link { return &link{Conn: tcp, tcp: tcp} }

@@ -127,8 +127,10 @@ func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 			}
 			l.take(m)
 			continue
+		case c.certified && !isOK(m):
+			return c.noKey(server, s, m)
 		case !said && !c.authenticated() && !isMD5(m) && !a.ours():
-			return nil
+			return c.relayable(server, m)
 		}
 		reply, err := s.Request(m[wire.HeaderSize:])
 		switch {
@@ -162,7 +164,7 @@ func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 }
 
 // authenticated reports whether the client has proved who it is.
-func (c *client) authenticated() bool { return c.credentials.Known() }
+func (c *client) authenticated() bool { return c.certified || c.credentials.Known() }
 
 // accepted is called when the server has let the client in, and tells the client.
 func (c *client) accepted(a authenticator) error {
@@ -203,6 +205,9 @@ func (c *client) passOn(message []byte) error {
 // use once; what would show the router a password in clear, or is bound to a host, is refused.
 func (c *client) otherMethod(message []byte, err error) error {
 	if isMD5(message) && !c.authenticated() {
+		if bad := c.rightName(); bad != nil {
+			return final{bad}
+		}
 		return nil
 	}
 	var other *scram.ErrMethod
@@ -212,6 +217,11 @@ func (c *client) otherMethod(message []byte, err error) error {
 	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s", c.backend.member, other.Method).
 		WithDetail("With auth-type scram this router logs in by SCRAM-SHA-256, and passes md5 on.").
 		WithHint("Use scram-sha-256 in the servers' pg_hba.conf, or auth-type pass-through.")}
+}
+
+// isOK reports whether an authentication request is the end of the authentication.
+func isOK(message []byte) bool {
+	return len(message) == wire.HeaderSize+4 && binary.BigEndian.Uint32(message[wire.HeaderSize:]) == scram.CodeOK
 }
 
 // isMD5 reports whether an authentication request asks for an md5 password.

@@ -35,12 +35,15 @@ type Options struct {
 	TLSMode                 TLSMode
 	TLSCertFile, TLSKeyFile string
 	TLSMinVersion           string
+	// TLSClientCAFile holds the PEM certificates of the authorities that clients' certificates must be from, read again when it changes. Empty: clients are
+	// not asked for one.
+	TLSClientCAFile string
 
 	// ServerTLSMode says whether connections to servers use TLS, and ServerTLSCAFile holds the PEM certificates of the authorities that theirs must be from,
 	// read again when it changes. The name that verify-full wants is the host of the member's address.
 	ServerTLSMode   ServerTLSMode
 	ServerTLSCAFile string
-	// ServerTLSCertFile and ServerTLSKeyFile are the certificate that is shown to servers that ask for one (clientcert in pg_hba.conf); both or none.
+	// ServerTLSCertFile and ServerTLSKeyFile are the certificate that is shown to servers that ask for one (cert or clientcert in pg_hba.conf); both or none.
 	ServerTLSCertFile, ServerTLSKeyFile string
 
 	// FailoverWait is how long a new session waits for a server before it is refused with 57P03, and for how long a primary that is about to stop is
@@ -78,6 +81,9 @@ type Options struct {
 	// all: everybody may, as AuthType says. parsed is what they mean.
 	Rules  []string
 	parsed []rule.Rule
+	// IdentMap says which users a certificate is good for, where a rule has map=NAME, in the form of pg_ident.conf. mappings is what it means.
+	IdentMap []string
+	mappings []rule.Mapping
 
 	// AdminUsers may use the console (package console), StatsUsers may only look. ConsolePassword gives the password of both; it is called
 	// for each login.

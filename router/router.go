@@ -65,7 +65,9 @@ type Router struct {
 	changed  atomic.Pointer[Options]
 	applying sync.Mutex
 	pair     *certificate // of tls
-	consoles consoles
+	// clientAuthorities are those of clients' certificates.
+	clientAuthorities *authorities
+	consoles          consoles
 	// finish ends Run as the end of its context does.
 	finish chan struct{}
 	roles  *role.Book
@@ -106,7 +108,7 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		sessions:  newRegistry(),
 		finish:    make(chan struct{}, 1),
 	}
-	o.parsed, _ = o.parseRules() // Validate has read them
+	o.parsed, o.mappings, _ = o.parseRules() // Validate has read them
 	r.changed.Store(&o)
 	if err := r.consoles.init(); err != nil {
 		return nil, err

@@ -4,32 +4,48 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"howdah/router/rule"
 	"howdah/router/wire"
 )
 
-// parseRules reads o.Rules. The error tells of every line that is none.
-func (o Options) parseRules() ([]rule.Rule, error) {
+// parseRules reads o.Rules and o.IdentMap. The error tells of every line that is none.
+func (o Options) parseRules() ([]rule.Rule, []rule.Mapping, error) {
 	var rules []rule.Rule
+	var mappings []rule.Mapping
 	var errs []error
+	for i, line := range o.IdentMap {
+		m, err := rule.ParseMapping(line)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ident-map: line %d, %q: %w", i+1, line, err))
+		}
+		mappings = append(mappings, m)
+	}
 	for i, line := range o.Rules {
 		r, err := rule.Parse(line)
+		named := func(m rule.Mapping) bool { return m.Map == r.Certificate.Map }
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("rules: line %d, %q: %w", i+1, line, err))
 		case r.Method == rule.SCRAM && o.OwnPassword == nil:
-			errs = append(errs, fmt.Errorf("rules: line %d, %q: %s needs the password of the role howdah_router; give router-password-file", i+1, line, r.Method))
+			err = fmt.Errorf("%s needs the password of the role howdah_router; give router-password-file", r.Method)
+		case r.Certificate.Wanted && o.TLSClientCAFile == "":
+			err = errors.New("client certificates can only be checked if their authorities are known; give " + clientCAFile)
+		case r.Certificate.Map != "" && !slices.ContainsFunc(mappings, named):
+			err = fmt.Errorf("no line of ident-map is of the map %q; add one, or leave map out", r.Certificate.Map)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("rules: line %d, %q: %w", i+1, line, err))
 		}
 		rules = append(rules, r)
 	}
-	return rules, errors.Join(errs...)
+	return rules, mappings, errors.Join(errs...)
 }
 
 // underRules finds out whether the client may connect, and who authenticates it. Who may not is told so before anything else, whether its user
 // exists or not.
-func (c *client) underRules() *wire.Error {
+func (c *client) underRules() error {
 	o := c.r.live()
 	c.auth = o.AuthType
 	if len(o.parsed) == 0 {
@@ -45,7 +61,7 @@ func (c *client) underRules() *wire.Error {
 		who.Address = a.AddrPort().Addr().Unmap()
 		host = who.Address.String()
 	}
-	method, found := rule.Find(o.parsed, who)
+	matched, found := rule.Find(o.parsed, who)
 	encryption, database := "no encryption", fmt.Sprintf("database \"%s\"", who.Database)
 	if who.TLS {
 		encryption = "SSL encryption"
@@ -56,14 +72,14 @@ func (c *client) underRules() *wire.Error {
 	switch {
 	case !found:
 		return wire.Fatal(wire.CodeInvalidAuthorization, "no rule of this router for host \"%s\", user \"%s\", %s, %s", host, who.User, database, encryption)
-	case method == rule.Reject:
+	case matched.Method == rule.Reject:
 		return wire.Fatal(wire.CodeInvalidAuthorization, "a rule of this router rejects host \"%s\", user \"%s\", %s, %s", host, who.User, database, encryption)
-	case method == rule.PassThrough:
+	case matched.Method == rule.PassThrough:
 		c.auth = AuthPassThrough
 	default:
 		c.auth = AuthSCRAM
 	}
-	return nil
+	return c.underCertificate(matched, o.mappings)
 }
 
 // physical reports whether a startup parameter asks for replication of the whole cluster. It takes for true what parse_bool does (PostgreSQL's

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -58,55 +59,95 @@ func (o Options) relaysBetweenTLS() bool {
 	return (o.AuthType == AuthPassThrough || o.OwnPassword == nil) && o.TLSMode != TLSDisable && o.ServerTLSMode != ServerTLSDisable
 }
 
-// authorities are the certificates of server-tls-ca-file, read again when it has changed.
+// authorities are the certificates of a CA file, read again when it has changed.
 type authorities struct {
-	file string
-	now  func() schema.Instant
-	log  *zap.Logger
+	option string // the file's
+	now    func() schema.Instant
+	log    *zap.Logger
 
 	mu    sync.Mutex
+	file  string // empty for none
 	pool  *x509.CertPool
 	seen  time.Time
 	asked schema.Instant
 }
 
-// get returns the authorities. While a new file has none, those before stay in force.
+// get returns the authorities; nil without a file. While a new file has none, those before stay in force.
 func (a *authorities) get() (*x509.CertPool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()
-	if a.pool != nil && now.Sub(a.asked) < certificateEvery {
+	if a.file == "" || a.pool != nil && now.Sub(a.asked) < certificateEvery {
 		return a.pool, nil
 	}
 	a.asked = now
-	info, err := os.Stat(a.file)
-	if err == nil && a.pool != nil && info.ModTime().Equal(a.seen) {
+	changed := modified(a.file)
+	if a.pool != nil && changed.Equal(a.seen) {
 		return a.pool, nil
 	}
-	pool := x509.NewCertPool()
-	var text []byte
-	if err == nil {
-		a.seen = info.ModTime()
-		text, err = os.ReadFile(a.file)
-	}
-	if err == nil && !pool.AppendCertsFromPEM(text) {
-		err = errors.New("there is no PEM certificate in it")
-	}
+	a.seen = changed
+	pool, err := readAuthorities(a.option, a.file)
 	switch {
 	case err == nil:
+		if a.pool != nil {
+			a.log.Info("authorities read again", zap.String("file", a.file))
+		}
 		a.pool = pool
 	case a.pool == nil:
-		return nil, fmt.Errorf("server-tls-ca-file %s: %w", a.file, err)
+		return nil, err
 	default:
-		a.log.Error("the new authorities cannot be used, those before stay in force", zap.String("file", a.file), zap.Error(err))
+		a.log.Error("the new authorities cannot be used, those before stay in force", zap.Error(err))
 	}
 	return a.pool, nil
+}
+
+// use goes over to a file that was read as pool when it had been modified at seen; to none if it is empty.
+func (a *authorities) use(file string, pool *x509.CertPool, seen time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.file, a.pool, a.seen = file, pool, seen
+}
+
+// modified is when a file was modified; the zero time if nobody can say.
+func modified(file string) time.Time {
+	info, err := os.Stat(file)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// readAuthorities reads the file of an option; none is no authority.
+func readAuthorities(option, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; give a file that the router can read, with the certificates of the authorities in PEM", option, err)
+	}
+	pool, n := x509.NewCertPool(), 0
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: certificate %d: %w", option, file, n+1, err)
+		}
+		pool.AddCert(c)
+		n++
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%s: there is no PEM certificate in %s; put those of the authorities there, each from BEGIN to END CERTIFICATE", option, file)
+	}
+	return pool, nil
 }
 
 // prepareServerTLS reads the files for TLS to servers, so that a mistake shows at the start.
 func (r *Router) prepareServerTLS() error {
 	if r.o.ServerTLSMode.verifies() {
-		r.authorities = &authorities{file: r.o.ServerTLSCAFile, now: r.now, log: r.log}
+		r.authorities = &authorities{option: "server-tls-ca-file", file: r.o.ServerTLSCAFile, now: r.now, log: r.log}
 		if _, err := r.authorities.get(); err != nil {
 			return fmt.Errorf("router: %w", err)
 		}
@@ -167,7 +208,7 @@ func (r *Router) askForTLS(ctx context.Context, l *link, address string) error {
 		// An error in clear may come from anybody, so nobody is told what it says (CVE-2024-10977).
 		return fmt.Errorf("the server answers the request for TLS with %q", rune(answer[0]))
 	}
-	config, err := r.serverTLS(address)
+	config, err := r.serverTLS(l, address)
 	if err != nil {
 		return err
 	}
@@ -182,15 +223,18 @@ func (r *Router) askForTLS(ctx context.Context, l *link, address string) error {
 	return nil
 }
 
-// serverTLS is the configuration of a handshake with the server at address.
-func (r *Router) serverTLS(address string) (*tls.Config, error) {
+// serverTLS is the configuration of a handshake by l with the server at address.
+func (r *Router) serverTLS(l *link, address string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
 	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{alpn}, InsecureSkipVerify: r.o.ServerTLSMode != ServerTLSVerifyFull}
 	if r.serverPair != nil {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return r.serverPair.get(nil) }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			l.showed = true
+			return r.serverPair.get(nil)
+		}
 	}
 	if !r.o.ServerTLSMode.verifies() {
 		return c, nil

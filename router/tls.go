@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
+	"howdah/router/rule"
 	"howdah/router/wire"
 )
 
@@ -66,9 +67,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.asked = now
 	var seen [2]time.Time
 	for i, name := range []string{c.certFile, c.keyFile} {
-		if info, err := os.Stat(name); err == nil {
-			seen[i] = info.ModTime()
-		}
+		seen[i] = modified(name)
 	}
 	if c.pair != nil && seen == c.seen {
 		return c.pair, nil
@@ -89,16 +88,11 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.pair, nil
 }
 
-// use goes over to the pair of other files, if it is one.
-func (c *certificate) use(certFile, keyFile string) error {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return fmt.Errorf("tls-cert-file %s, tls-key-file %s: %w", certFile, keyFile, err)
-	}
+// use goes over to the pair of other files.
+func (c *certificate) use(certFile, keyFile string, pair *tls.Certificate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.certFile, c.keyFile, c.pair, c.seen = certFile, keyFile, &pair, [2]time.Time{}
-	return nil
+	c.certFile, c.keyFile, c.pair, c.seen = certFile, keyFile, pair, [2]time.Time{}
 }
 
 // listenTLS makes the configuration of the handshakes; nil where TLS is off.
@@ -111,6 +105,10 @@ func (r *Router) listenTLS() (*tls.Config, error) {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	r.pair = c
+	r.clientAuthorities = &authorities{option: clientCAFile, file: r.o.TLSClientCAFile, now: r.now, log: r.log}
+	if _, err := r.clientAuthorities.get(); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
 	// No session is resumed, as with PostgreSQL: channel binding is to the certificate that was shown.
 	return &tls.Config{GetCertificate: c.get, MinVersion: tlsVersions[r.o.TLSMinVersion], NextProtos: []string{alpn}, SessionTicketsDisabled: true}, nil
 }
@@ -131,12 +129,27 @@ func (r *Router) handshake(ctx context.Context, l *link, direct bool) error {
 		shown = c
 		return c, err
 	}
+	// A certificate is asked for and not demanded, as by PostgreSQL with ssl_ca_file: whether there must be one the rules say, once the user is known.
+	roots, err := r.clientAuthorities.get()
+	if err != nil {
+		return errHandshake{err}
+	}
+	if roots != nil {
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, roots
+	}
 	conn := tls.Server(l.Conn, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return errHandshake{fmt.Errorf("TLS handshake: %w", err)}
 	}
 	if direct && conn.ConnectionState().NegotiatedProtocol != alpn {
 		return errHandshake{errors.New("TLS handshake: begun directly and without ALPN protocol postgresql")}
+	}
+	if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
+		subject, err := rule.ReadSubject(shown[0].RawSubject)
+		if err != nil {
+			return errHandshake{err}
+		}
+		l.subject = &subject
 	}
 	l.secure(conn)
 	l.endPoint = endPoint(shown.Leaf)
@@ -196,8 +209,8 @@ func (o Options) validateTLS() []error {
 	var errs []error
 	switch o.TLSMode {
 	case TLSDisable:
-		if o.TLSCertFile != "" || o.TLSKeyFile != "" {
-			errs = append(errs, errors.New("tls-mode: disable does not go with tls-cert-file and tls-key-file; choose allow or require, or leave the files out"))
+		if o.TLSCertFile != "" || o.TLSKeyFile != "" || o.TLSClientCAFile != "" {
+			errs = append(errs, errors.New("tls-mode: disable does not go with tls-cert-file, tls-key-file and tls-client-ca-file; choose allow or require, or leave the files out"))
 		}
 	case TLSAllow, TLSRequire:
 		if o.TLSCertFile == "" || o.TLSKeyFile == "" {

@@ -19,14 +19,26 @@ const (
 	SCRAM       Method = "scram-sha-256"
 	PassThrough Method = "pass-through"
 	Reject      Method = "reject"
+	// Cert: the client's certificate is all the proof there is.
+	Cert Method = "cert"
 )
 
-// Rule is one line: type, database, user, address, method.
+// Rule is one line: type, database, user, address, method, options.
 type Rule struct {
 	kind             string // host, hostssl or hostnossl
 	databases, users []word
 	address          netip.Prefix // not valid: all
 	Method           Method
+	Certificate      Certificate
+}
+
+// Certificate is what a rule wants of a client's certificate beside a signature that holds.
+type Certificate struct {
+	// Wanted: there must be one. Named: and it must be the user's.
+	Wanted, Named bool
+	// DN: its name is the whole distinguished name, not the common name. Map is the ident map by which that is a user's name; empty: it is one itself.
+	DN  bool
+	Map string
 }
 
 // word is a name, or without quotes perhaps a keyword.
@@ -46,14 +58,14 @@ type Client struct {
 	Replication bool
 }
 
-// Find returns the method of the first rule that matches; false if none does.
-func Find(rules []Rule, c Client) (Method, bool) {
+// Find returns the first rule that matches; false if none does.
+func Find(rules []Rule, c Client) (Rule, bool) {
 	for i := range rules {
 		if rules[i].matches(c) {
-			return rules[i].Method, true
+			return rules[i], true
 		}
 	}
-	return "", false
+	return Rule{}, false
 }
 
 // matches follows check_hba in PostgreSQL's src/backend/libpq/hba.c.
@@ -84,8 +96,8 @@ func Parse(line string) (Rule, error) {
 	switch {
 	case err != nil:
 		return Rule{}, err
-	case len(fields) != 5:
-		return Rule{}, fmt.Errorf("has %d fields; want type, database, user, address and method, as in pg_hba.conf", len(fields))
+	case len(fields) < 5:
+		return Rule{}, fmt.Errorf("has %d fields; want type, database, user, address, method and perhaps options, as in pg_hba.conf", len(fields))
 	}
 	for _, i := range []int{0, 3, 4} {
 		if len(fields[i]) != 1 {
@@ -104,10 +116,51 @@ func Parse(line string) (Rule, error) {
 	if r.address, err = parseAddress(fields[3][0].text); err != nil {
 		return Rule{}, err
 	}
-	if !slices.Contains([]Method{SCRAM, PassThrough, Reject}, r.Method) {
-		return Rule{}, fmt.Errorf("has the method %q; choose %s, %s or %s", r.Method, SCRAM, PassThrough, Reject)
+	if !slices.Contains([]Method{SCRAM, Cert, PassThrough, Reject}, r.Method) {
+		return Rule{}, fmt.Errorf("has the method %q; choose %s, %s, %s or %s", r.Method, SCRAM, Cert, PassThrough, Reject)
+	}
+	if r.Method == Cert && r.kind != "hostssl" {
+		return Rule{}, errors.New("has the method cert, for which it must begin with hostssl")
+	}
+	for _, w := range slices.Concat(fields[5:]...) {
+		if err := r.set(w.text); err != nil {
+			return Rule{}, err
+		}
+	}
+	if r.Method == Cert {
+		r.Certificate.Wanted, r.Certificate.Named = true, true
 	}
 	return r, nil
+}
+
+// set takes an option, as parse_hba_auth_opt in PostgreSQL's src/backend/libpq/hba.c does.
+func (r *Rule) set(option string) error {
+	name, value, found := strings.Cut(option, "=")
+	c := &r.Certificate
+	switch {
+	case !found || !slices.Contains([]string{"clientcert", "clientname", "map"}, name):
+		return fmt.Errorf("has the option %q; choose clientcert=verify-ca, clientcert=verify-full, clientname=CN, clientname=DN or map=NAME", option)
+	case name == "map" && r.Method != Cert:
+		return errors.New("has the option map, which is for the method cert only")
+	case name == "map":
+		c.Map = value
+	case r.kind != "hostssl":
+		return fmt.Errorf("has the option %s, for which it must begin with hostssl", name)
+	case name == "clientname":
+		if value != "CN" && value != "DN" {
+			return fmt.Errorf("has clientname=%s; choose CN or DN", value)
+		}
+		c.DN = value == "DN"
+	case value == "verify-full":
+		c.Wanted, c.Named = true, true
+	case value == "verify-ca" && r.Method == Cert:
+		return errors.New("has clientcert=verify-ca with the method cert, which is verify-full always; leave the option out")
+	case value == "verify-ca":
+		c.Wanted, c.Named = true, false
+	default:
+		return fmt.Errorf("has clientcert=%s; choose verify-ca or verify-full", value)
+	}
+	return nil
 }
 
 func parseAddress(text string) (netip.Prefix, error) {

@@ -48,35 +48,66 @@ func TestFind(t *testing.T) {
 		{"127.0.0.1", true, "ödön x", "x", false, ""},
 	} {
 		got, ok := Find(rules, Client{Address: netip.MustParseAddr(c.address), TLS: c.tls, User: c.user, Database: c.database, Replication: c.replication})
-		if got != c.want || ok != (c.want != "") {
-			t.Errorf("%+v: %q", c, got)
+		if got.Method != c.want || ok != (c.want != "") {
+			t.Errorf("%+v: %q", c, got.Method)
 		}
 	}
 }
 
 func TestParseRefuses(t *testing.T) {
 	for line, want := range map[string]string{
-		"":                                      "0 fields",
-		"# host all all all reject":             "0 fields",
-		"host all all reject":                   "4 fields",
-		"host all all all reject map=x":         "6 fields",
-		"local all all all reject":              "choose host",
-		"host all all all trust":                "choose scram-sha-256",
-		"host all all all reject,reject":        "lists are for databases and users",
-		"host all all 10.0.0.1/8 reject":        "did you mean 10.0.0.0/8",
-		"host all all 10.0.0.0/33 reject":       "want all, an address",
-		"host all all samehost reject":          "want all, an address",
-		"host all all ::ffff:1.2.3.4/96 reject": "want all, an address",
-		"host all all fe80::1%eth0 reject":      "want all, an address",
-		"host samerole all all reject":          "cannot know",
-		"host all +staff all reject":            "cannot know",
-		"host @file all all reject":             "cannot know",
-		"host all \"x all reject":               "without its pair",
-		"host all all\nall reject":              "one line",
-		"host all \xff all reject":              "one line",
+		"":                               "0 fields",
+		"# host all all all reject":      "0 fields",
+		"host all all reject":            "4 fields",
+		"host all all all reject map=x":  "for the method cert only",
+		"hostssl all all all reject x":   "choose clientcert=verify-ca",
+		"hostssl all all all reject x=y": "choose clientcert=verify-ca",
+
+		"host all all all cert":                                      "begin with hostssl",
+		"hostnossl all all all cert":                                 "begin with hostssl",
+		"host all all all scram-sha-256 clientcert=verify-ca":        "begin with hostssl",
+		"host all all all scram-sha-256 clientname=CN":               "begin with hostssl",
+		"hostssl all all all scram-sha-256 map=x":                    "for the method cert only",
+		"hostssl all all all scram-sha-256 clientcert=verify-full,1": "choose clientcert",
+		"hostssl all all all scram-sha-256 clientcert=1":             "choose verify-ca or verify-full",
+		"hostssl all all all cert clientcert=verify-ca":              "verify-full always",
+		"hostssl all all all cert clientname=cn":                     "choose CN or DN",
+		"local all all all reject":                                   "choose host",
+		"host all all all trust":                                     "choose scram-sha-256",
+		"host all all all reject,reject":                             "lists are for databases and users",
+		"host all all 10.0.0.1/8 reject":                             "did you mean 10.0.0.0/8",
+		"host all all 10.0.0.0/33 reject":                            "want all, an address",
+		"host all all samehost reject":                               "want all, an address",
+		"host all all ::ffff:1.2.3.4/96 reject":                      "want all, an address",
+		"host all all fe80::1%eth0 reject":                           "want all, an address",
+		"host samerole all all reject":                               "cannot know",
+		"host all +staff all reject":                                 "cannot know",
+		"host @file all all reject":                                  "cannot know",
+		"host all \"x all reject":                                    "without its pair",
+		"host all all\nall reject":                                   "one line",
+		"host all \xff all reject":                                   "one line",
 	} {
 		if r, err := Parse(line); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %+v, %v, want %q", line, r, err, want)
+		}
+	}
+}
+
+func TestCertificateOptions(t *testing.T) {
+	for line, want := range map[string]Certificate{
+		"hostssl all all all scram-sha-256":                                                {},
+		"hostssl all all all scram-sha-256 clientcert=verify-ca":                           {Wanted: true},
+		"hostssl all all all pass-through clientcert=verify-full":                          {Wanted: true, Named: true},
+		"hostssl all all all scram-sha-256 clientcert=verify-ca clientcert=verify-full":    {Wanted: true, Named: true},
+		"hostssl all all all scram-sha-256 clientcert=verify-full clientcert=verify-ca":    {Wanted: true},
+		"hostssl all all all scram-sha-256 clientcert=verify-full, clientname=DN":          {Wanted: true, Named: true, DN: true},
+		"hostssl all all all cert":                                                         {Wanted: true, Named: true},
+		`hostssl all all all cert map="the map" clientname=DN clientcert=verify-full # so`: {Wanted: true, Named: true, DN: true, Map: "the map"},
+		"hostssl all all all cert clientname=DN map=":                                      {Wanted: true, Named: true, DN: true},
+		"hostssl all all all cert clientname=DN clientname=CN map=a map=b":                 {Wanted: true, Named: true, Map: "b"},
+	} {
+		if r, err := Parse(line); err != nil || r.Certificate != want {
+			t.Errorf("%s: %+v, %v, want %+v", line, r.Certificate, err, want)
 		}
 	}
 }
