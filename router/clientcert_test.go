@@ -140,8 +140,12 @@ func TestClientCertificateAlerts(t *testing.T) {
 			p.Expect([]byte{'S'})
 			s, err := secure(t, p, k.shown)
 			if err == nil { // TLS 1.3: the client learns of it with its first read
-				s.Write(rt.Startup("user", "alice"))
+				s.Write(append(rt.Startup("user", "alice"), make([]byte, 64<<10)...))
 				_, err = io.ReadAll(s)
+				// What it sent is not answered with a reset, which could destroy the alert before it is read.
+				if _, err := p.TCPConn.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("%s: then %v", want, err)
+				}
 			}
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v", want, err)
