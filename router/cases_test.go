@@ -302,7 +302,7 @@ var states = []scriptCase{
 	{name: "SET TRANSACTION behind a query of a READ ONLY block", turns: []turn{
 		standby(query("BEGIN READ ONLY")), {on: onStandby, sent: count}, primary(query("SET TRANSACTION READ WRITE")), primary(query("INSERT INTO t VALUES (132, 'r')")), primary(query("ROLLBACK")), either(count),
 		standby(parse("", "BEGIN READ ONLY"), use(""), parse("", "SELECT count(*) FROM t"), use(""), rt.Sync), primary(query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")), primary(query("ROLLBACK")),
-		standby(query("BEGIN READ ONLY")), primary(query("SET TRANSACTION READ WRITE")), primary(query("INSERT INTO seen VALUES (1)")), primary(query("COMMIT")), either(touches),
+		standby(query("BEGIN READ ONLY")), {on: onStandby, sent: query("SHOW server_encoding")}, primary(query("SET TRANSACTION READ WRITE")), primary(query("INSERT INTO seen VALUES (1)")), primary(query("COMMIT")), either(touches),
 	}},
 	{name: "a portal that lasts over a Sync of a READ ONLY block", turns: []turn{
 		standby(query("BEGIN READ ONLY")), primary(parse("", "SELECT n FROM t ORDER BY n"), rt.Bind("", ""), rt.Message('E', rt.Text(""), rt.Int32(2)), rt.Sync), primary(rt.Message('E', rt.Text(""), rt.Int32(3)), rt.Flush, rt.Execute(""), rt.Sync), primary(query("COMMIT")),

@@ -25,6 +25,7 @@ type batch struct {
 	// statements is how many were looked at; begin is the text of the one that begins a transaction block, isolation what it says of that; ends: the last of
 	// them ends one.
 	statements int
+	queries    bool // one of them takes a snapshot, as all reads do but SHOW
 	begin      []byte
 	isolation  statement.Isolation
 	ends       bool

@@ -24,6 +24,7 @@ func (c *batch) takes(v *statement.Verdict, text []byte, t *Tracker) bool {
 	case c.ends:
 		return false // what follows a block is judged when the block has ended
 	case reads(v):
+		c.queries = c.queries || v.Kinds&^(1<<statement.Show) != 0
 		return !t.refuses(text)
 	case v.Statements != 1 || v.Is(statement.FlagOpaque):
 		return false
@@ -52,7 +53,7 @@ func (t *Tracker) blockAfter(status byte) {
 	if t.batch.begin != nil {
 		t.block.begin, t.block.read = append(t.block.begin[:0], t.batch.begin...), false
 	}
-	t.block.read = t.block.read || t.batch.begin == nil || t.batch.statements > 1
+	t.block.read = t.block.read || t.batch.queries
 	t.block.open, t.block.failed = status != 'I', status == 'E'
 }
 

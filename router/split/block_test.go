@@ -81,6 +81,7 @@ func TestReadOnlyBlocks(t *testing.T) {
 		"failed and ended":   {[]blockTurn{begin, s("SELECT 1", 'E'), s("ROLLBACK", 'I'), s("SELECT 1", 'I')}, ""},
 		"refused":            {[]blockTurn{begin, s("SELECT 1", 'T'), {query("SELECT 2"), "refused", 'T'}}, over("BEGIN READ ONLY" + readBlock)},
 		"begun with a query": {[]blockTurn{{parts(run("BEGIN READ ONLY"), run("SELECT 1")), "standby", 'T'}, p("SET TRANSACTION READ WRITE", 'E')}, over("BEGIN READ ONLY" + readBlock)},
+		"begun with SHOW":    {[]blockTurn{begin, s("SHOW server_encoding; SHOW block_size", 'T'), p("SET TRANSACTION READ WRITE", 'T')}, over("BEGIN READ ONLY")},
 		"begun anew":         {[]blockTurn{begin, s("SELECT 1", 'T'), s("COMMIT", 'I'), begin, p("SET TRANSACTION READ WRITE", 'T')}, over("BEGIN READ ONLY")},
 		"begin and read in one batch": {[]blockTurn{{parts(run("BEGIN READ ONLY"), run("SELECT 1")), "standby", 'T'}, {parts(run("SELECT 2")), "standby", 'T'},
 			{parts(run("COMMIT")), "standby", 'I'}}, ""},
