@@ -105,7 +105,8 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 				if a.failed = reply.Failed(); a.failed {
 					split.Doubt(rd.have)
 				}
-				if reply.Code() == wire.CodeReadOnlyTransaction {
+				switch reply.Code() {
+				case wire.CodeReadOnlyTransaction, wire.CodeFeatureNotSupported: // the second of an unlogged table
 					a.tracker.Texts(a.c.r.refused.add)
 				}
 				return true, nil

@@ -112,6 +112,27 @@ func TestAVanishedClientsReadIsCancelled(t *testing.T) {
 	}
 }
 
+// What a standby cannot read fails once where a part of the answer has gone to the client, and otherwise not at all.
+func TestAnUnloggedTableBehindTheFirstRow(t *testing.T) {
+	s := startSplit(t)
+	s.primary.Exec("CREATE UNLOGGED TABLE u (n int); GRANT ALL ON u TO alice")
+	s.two.CatchUp(s.primary)
+	conn := s.connect(t, route.Auto, "")
+	s.caughtUp(conn)
+	if err := s.exec(conn, pgx.QueryExecModeSimpleProtocol, "SELECT n FROM u"); err != nil {
+		t.Error(err)
+	}
+	s.caughtUp(conn)
+	sql := "SELECT 1; SELECT n FROM u"
+	if err := s.exec(conn, pgx.QueryExecModeSimpleProtocol, sql); code(err) != "0A000" {
+		t.Errorf("%v, want 0A000", err)
+	}
+	s.caughtUp(conn)
+	if err := s.exec(conn, pgx.QueryExecModeSimpleProtocol, sql); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
 // What turns out to write when a part of its answer has gone to the client fails, once.
 func TestRefusedBehindTheFirstRow(t *testing.T) {
 	s := startSplit(t)
