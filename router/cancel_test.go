@@ -287,8 +287,10 @@ func TestCancelWhileABlockIsTakenOver(t *testing.T) {
 		g.isCancelled('E')
 		g.standby.Expect(rt.Terminate)
 		g.client.Send(rt.Query("ROLLBACK"))
-		g.server.Expect(rt.Query(begin + "\n;ROLLBACK TO SAVEPOINT the_block_failed_on_a_standby"))
-		g.server.Send(rt.Complete("BEGIN"), rt.Error("3B001", "no such savepoint"), rt.Ready('E'))
+		// It has read, so that the primary has it read too before it fails.
+		g.server.Expect(rt.Query(begin + "\n;DECLARE the_block_read_on_a_standby CURSOR FOR SELECT 1;CLOSE the_block_read_on_a_standby" +
+			"\n;ROLLBACK TO SAVEPOINT the_block_failed_on_a_standby"))
+		g.server.Send(rt.Complete("BEGIN"), rt.Complete("DECLARE CURSOR"), rt.Complete("CLOSE CURSOR"), rt.Error("3B001", "no such savepoint"), rt.Ready('E'))
 		answer(g.client, g.server, "ROLLBACK")
 	})
 }
