@@ -12,7 +12,7 @@ import (
 // Apply takes over these fields, and no others.
 func TestApplyTakes(t *testing.T) {
 	takes := []string{"Consistency", "FailoverWait", "LoginTimeout", "DialTimeout", "CancelTimeout", "DrainTimeout", "FarewellTimeout", "TCPUserTimeout",
-		"MaxClients", "ReadOnlyFallback", "AdminUsers", "StatsUsers", "Rules"} // and the certificate's files, where there is TLS
+		"MaxClients", "ReadOnlyFallback", "AdminUsers", "StatsUsers", "Rules", "IdentMap"} // and the certificate's files, where there is TLS
 	before := DefaultOptions()
 	before.Cluster, before.Name = "c", "n"
 	before.ConsolePassword = func() (string, error) { return "x", nil }
@@ -22,7 +22,7 @@ func TestApplyTakes(t *testing.T) {
 	v := reflect.ValueOf(&after).Elem()
 	for i := range v.NumField() {
 		switch f := v.Field(i); {
-		case !f.CanSet() || v.Type().Field(i).Name == "TLSCertFile" || v.Type().Field(i).Name == "TLSKeyFile":
+		case !f.CanSet() || slices.Contains([]string{"TLSCertFile", "TLSKeyFile", "TLSClientCAFile"}, v.Type().Field(i).Name):
 		case f.Type() == reflect.TypeFor[route.Consistency]():
 			f.SetString(string(route.Strict))
 		case f.Type() == reflect.TypeFor[time.Duration]():
@@ -35,6 +35,8 @@ func TestApplyTakes(t *testing.T) {
 			f.SetString(f.String() + "x")
 		case v.Type().Field(i).Name == "Rules":
 			f.Set(reflect.ValueOf([]string{"host all all all reject"}))
+		case v.Type().Field(i).Name == "IdentMap":
+			f.Set(reflect.ValueOf([]string{"map name user"}))
 		case f.Kind() == reflect.Slice:
 			f.Set(reflect.ValueOf([]string{"root"}))
 		}
