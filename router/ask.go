@@ -112,6 +112,9 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 				return true, nil
 			}
 		case split.Drop:
+			if m := in.b[in.r+o.At : in.r+o.At+o.N]; m[0] == 'S' {
+				rd.told(m)
+			}
 			copy(in.b[in.r+o.At:], in.b[in.r+o.At+o.N:in.w])
 			in.w -= o.N
 		case split.Repeat:

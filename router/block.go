@@ -2,9 +2,6 @@ package router
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
 
 	"go.uber.org/zap"
 
@@ -95,17 +92,5 @@ func (a *auto) rollBack() {
 
 // setting asks for the value of a setting.
 func (rd *reader) setting(name string) (string, error) {
-	value, rows := "", 0
-	err := rd.exec([]byte("SHOW "+name), func(row []byte) error {
-		if len(row) < 6 || binary.BigEndian.Uint16(row) != 1 || uint64(binary.BigEndian.Uint32(row[2:])) != uint64(len(row)-6) {
-			return errors.New("a row is not what was asked for")
-		}
-		value = string(row[6:])
-		rows++
-		return nil
-	})
-	if err == nil && rows != 1 {
-		err = fmt.Errorf("%d rows for the setting %s", rows, name)
-	}
-	return value, err
+	return rd.value([]byte("SHOW " + name))
 }

@@ -48,6 +48,8 @@ type client struct {
 	// beside a password.
 	certified bool
 	otherName string
+	// began is what roles and databases set for the session when it logged in (settingsOf); empty if that is not known.
+	began string
 
 	// Of the registry's lock.
 	key, serverKey wire.Key

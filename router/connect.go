@@ -162,6 +162,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
+	c.askSettings(ctx, b)
 	first, err := c.knock(server)
 	if err == nil && (c.endsSCRAM() || c.certified || server.showed) {
 		err = c.logIn(server, first, authenticator{

@@ -60,6 +60,7 @@ func (a *auto) leaving(fatal bool) bool {
 func (a *auto) parameter(name, value []byte) {
 	a.tracker.Parameter(name, value)
 	a.told.set(name, value)
+	a.toldVersion++
 }
 
 // parameters are what a client was told with ParameterStatus. Most sessions are told the same, so the texts are shared between them.
@@ -211,6 +212,7 @@ func (a *auto) reattachTo(search context.Context, p *pump, b backend) error {
 		return errors.New(why)
 	}
 	now := map[string]string{}
+	c.askSettings(ctx, b)
 	rd, err := c.logInAt(ctx, b, func(name, value []byte) { now[string(name)] = string(value) })
 	if err != nil {
 		return unlessLater(err)

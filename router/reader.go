@@ -37,8 +37,10 @@ type reader struct {
 	look time.Time
 	// cut: the session is cut off from it; left: what it did for the session then is being cancelled. Of the client's lock.
 	cut, left bool
-	// parameter, if it is not nil, is called for each ParameterStatus.
+	// parameter, if it is not nil, is called for each ParameterStatus. Of a standby it is reports that it tells; aligned is the version of the session's own that they were compared with.
 	parameter func(name, value []byte)
+	reports   *reports
+	aligned   uint64
 }
 
 // errNoLogin is a standby at which the router cannot log in as the client: it has nothing to do it with.
@@ -46,7 +48,17 @@ type errNoLogin struct{ error }
 
 // openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
 func (c *client) openReader(at backend) (*reader, error) {
-	return c.logInAt(context.Background(), at, nil)
+	r := &reports{values: map[string]string{}}
+	rd, err := c.logInAt(context.Background(), at, r.told)
+	if err != nil {
+		return nil, err
+	}
+	rd.reports = r
+	if err := c.begunAlike(rd); err != nil {
+		rd.close()
+		return nil, err
+	}
+	return rd, nil
 }
 
 // logInAt connects to a server and logs in there as the client, with the startup packet that the session began with. parameter, if it is not nil, is

@@ -27,15 +27,20 @@ type auto struct {
 	// told is what the client was told of the server's parameters. attached receives once there is another server connection, of which early was read with the login.
 	// movingSince is when the session began to wait for it, Never while it does not. Those are of the client's lock.
 	told        parameters
+	toldVersion uint64
 	attached    chan struct{}
 	early       []byte
 	movingSince schema.Instant
+	// toldNow is toldVersion as of the read that goes on, of the goroutine that reads from the client.
+	toldNow uint64
 	// dismissed is the reign that served as far as was known when its server ended the session.
 	dismissed reign
 
 	// mark is what the session has to see. seen says that the primary has shown it more since then, or a standby that it has left; shown that its standby has.
 	mark        fresh.Mark
 	seen, shown bool
+	// young says that the session has written nothing yet: its mark is that of its own beginning.
+	young bool
 	// behind is since when its standby does not show what it must see, Never while it does; balanceAt is when it looks next whether another one has less to do.
 	behind, balanceAt schema.Instant
 	readers           []route.Reader
@@ -232,9 +237,11 @@ func (a *auto) standby() *reader {
 	a.c.mu.Lock() // a notification may come at any time
 	wrote, read, defined := a.tracker.TakeWrote(), a.tracker.TakeRead(), a.tracker.TakeDefined()
 	a.definer = a.definer || a.tracker.Defines()
+	a.toldNow = a.toldVersion
 	a.c.mu.Unlock()
 	if wrote {
 		a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)
+		a.young = false
 	}
 	a.seen, a.shown = (a.seen || read) && !wrote, a.shown && !wrote
 	a.definedHere = defined || a.definedHere
@@ -263,7 +270,7 @@ func (a *auto) fresh(t *topology.Topology) *reader {
 		c = route.Session // or the standby may not know the functions
 	}
 	wait := nobodyWaits
-	if c == route.Strict {
+	if c == route.Strict || a.young {
 		wait = context.Background()
 	}
 	if a.reader != nil {
@@ -365,6 +372,14 @@ func (a *auto) prepare(rd *reader) bool {
 		}
 	}
 	rd.version = version
+	if err := a.align(rd); err != nil {
+		a.c.log.Debug("the parameters of the standby are not the session's", zap.String("member", rd.member), zap.Error(err))
+		if errors.Is(err, errUnlike) {
+			a.retryAt = a.c.r.now().Add(retryLast)
+		}
+		a.drop()
+		return false
+	}
 	f, err := a.functions(rd)
 	if err != nil {
 		a.c.log.Debug("the functions of the database could not be read", zap.String("member", rd.member), zap.Error(err))

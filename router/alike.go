@@ -1,0 +1,132 @@
+package router
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/router/own"
+)
+
+// A session's connection to a standby is made later than the session began, and logs in with the settings of roles and databases (ALTER ROLE ... SET) as they are
+// there and then. It is used only if they are those that the session began with: the rows of pg_db_role_setting are compared, as the router read them
+// before the session logged in and as the standby has them. Parameters that servers report are compared as well, and put right where SET can do that.
+
+// settingsOf returns the query for what roles and databases set for a session of this user in this database: a number that changes with any of it. xmin is in it so that
+// what was changed and changed back is not taken for the same; a physical standby has the same.
+func settingsOf(user, database string) string {
+	return `SELECT pg_catalog.hashtextextended(coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.xmin, s.setconfig), ' ' ORDER BY s.setdatabase, s.setrole), '') COLLATE "C", 0)::pg_catalog.text
+FROM pg_catalog.pg_db_role_setting s
+WHERE s.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) ` + user + `)])
+AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) ` + database + `)])`
+}
+
+var (
+	settingsHere  = []byte(settingsOf("session_user", "pg_catalog.current_database()"))
+	settingsThere = settingsOf("$1::pg_catalog.name", "$2::pg_catalog.name")
+)
+
+// askSettings asks a primary for what roles and databases set for the session that is about to begin there. Where that cannot be learnt the session reads from no standby.
+func (c *client) askSettings(ctx context.Context, b backend) {
+	c.began = ""
+	if !c.r.o.StatementRouting || !c.endsSCRAM() || b.role != schema.RolePrimary || c.r.o.askRoles != nil {
+		return
+	}
+	server := own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}
+	err := c.r.own.Do(ctx, server, own.Lookups, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, settingsThere, c.startup.Parameters["user"], database(c.startup)).Scan(&c.began)
+	})
+	if err != nil {
+		c.log.Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
+	}
+}
+
+// errUnlike is a standby whose connection is not like the session's to the primary.
+var errUnlike = errors.New("a connection to this standby has other settings than the session")
+
+// begunAlike returns an error if roles and databases have set something else for a new connection to a standby than for the session.
+func (c *client) begunAlike(rd *reader) error {
+	if c.r.o.askRoles != nil {
+		return nil
+	}
+	there, err := rd.value(settingsHere)
+	if err == nil && (c.began == "" || there != c.began) {
+		err = errUnlike
+	}
+	return err
+}
+
+// value asks for one value.
+func (rd *reader) value(query []byte) (string, error) {
+	value, rows := "", 0
+	err := rd.exec(query, func(row []byte) error {
+		if len(row) < 6 || binary.BigEndian.Uint16(row) != 1 || uint64(binary.BigEndian.Uint32(row[2:])) != uint64(len(row)-6) {
+			return errors.New("a row is not what was asked for")
+		}
+		value = string(row[6:])
+		rows++
+		return nil
+	})
+	if err == nil && rows != 1 {
+		err = fmt.Errorf("%d rows for one value", rows)
+	}
+	return value, err
+}
+
+// fixed are the parameters that no SET puts right. Those of the role are followed by statements of the session's own.
+var fixed = []string{"server_version", "server_encoding", "integer_datetimes", "session_authorization", "is_superuser"}
+
+// align gives the standby the parameters that the primary reports for the session. It returns errUnlike where that cannot be, any other error is the connection's.
+func (a *auto) align(rd *reader) error {
+	if rd.aligned == a.toldNow && !rd.reports.changed {
+		return nil
+	}
+	wrong := map[string]string{}
+	a.c.mu.Lock()
+	for _, told := range a.told {
+		name, value := told.name.Value(), told.value.Value()
+		if there, known := rd.reports.values[name]; known && there != value {
+			wrong[name] = value
+		}
+	}
+	a.c.mu.Unlock()
+	for name, value := range wrong {
+		there := rd.reports.values[name]
+		switch {
+		case name == "in_hot_standby", name == "server_version" && major(there) == major(value):
+			continue
+		case slices.Contains(fixed, name), strings.IndexFunc(value, func(r rune) bool { return r >= 0x80 }) >= 0:
+			return fmt.Errorf("%w: %s is %q there, and %q here", errUnlike, name, there, value)
+		}
+		err := rd.exec([]byte("SELECT pg_catalog.set_config("+literal(name)+", "+literal(value)+", false)"), nil)
+		if errors.As(err, new(errSaid)) {
+			return fmt.Errorf("%w: %s is %q there, and %q here: %w", errUnlike, name, there, value, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	rd.aligned, rd.reports.changed = a.toldNow, false
+	return nil
+}
+
+// literal writes ASCII text as a constant, whatever standard_conforming_strings is.
+func literal(text string) string {
+	return "E'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(text) + "'"
+}
+
+// reports are the parameters that a server has reported for a connection.
+type reports struct {
+	values  map[string]string
+	changed bool // since they were compared
+}
+
+func (r *reports) told(name, value []byte) {
+	r.values[string(name)], r.changed = string(value), true
+}
