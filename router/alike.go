@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
@@ -19,30 +18,14 @@ import (
 // there and then. It is used only if they are those that the session began with: the rows of pg_db_role_setting are compared, as the router read them
 // before the session logged in and as the standby has them. Parameters that servers report are compared as well, and put right where SET can do that.
 
-// settingsOf returns the query for what roles and databases set for a session of this user in this database: a number that changes with any of it. xmin is in it so that
-// what was changed and changed back is not taken for the same; a physical standby has the same.
-func settingsOf(user, database string) string {
-	return `SELECT pg_catalog.hashtextextended(coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.xmin, s.setconfig), ' ' ORDER BY s.setdatabase, s.setrole), '') COLLATE "C", 0)::pg_catalog.text
-FROM pg_catalog.pg_db_role_setting s
-WHERE s.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) ` + user + `)])
-AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) ` + database + `)])`
-}
-
-var (
-	settingsHere  = []byte(settingsOf("session_user", "pg_catalog.current_database()"))
-	settingsThere = settingsOf("$1::pg_catalog.name", "$2::pg_catalog.name")
-)
-
 // askSettings asks a primary for what roles and databases set for the session that is about to begin there. Where that cannot be learnt the session reads from no standby.
 func (c *client) askSettings(ctx context.Context, b backend) {
 	c.began = ""
 	if !c.r.o.StatementRouting || !c.endsSCRAM() || b.role != schema.RolePrimary || c.r.o.askRoles != nil {
 		return
 	}
-	server := own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}
-	err := c.r.own.Do(ctx, server, own.Lookups, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, settingsThere, c.startup.Parameters["user"], database(c.startup)).Scan(&c.began)
-	})
+	var err error
+	c.began, err = c.r.own.LoginSettings(ctx, own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}, c.startup.Parameters["user"], database(c.startup))
 	if err != nil {
 		c.log.Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
 	}
@@ -56,7 +39,7 @@ func (c *client) begunAlike(rd *reader) error {
 	if c.r.o.askRoles != nil {
 		return nil
 	}
-	there, err := rd.value(settingsHere)
+	there, err := rd.value([]byte(own.LoginSettingsQuery))
 	if err == nil && (c.began == "" || there != c.began) {
 		err = errUnlike
 	}

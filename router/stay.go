@@ -2,8 +2,11 @@ package router
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
+
+	"go.uber.org/zap"
 
 	"howdah/consul/schema"
 	"howdah/router/route"
@@ -130,4 +133,42 @@ func (a *auto) offerLighter(than *reader) {
 		}
 	}
 	a.readers = kept
+}
+
+// connect makes a connection to the standby, in place of the one that the session has. If lighter is not nil it must have less to do than that standby.
+func (a *auto) connect(to route.Reader, lighter *reader) bool {
+	at := backend{member: to.Member, address: to.Address, role: schema.RoleStandby}
+	if !a.c.r.sessions.borrow(a.c, at, lighter) {
+		return false
+	}
+	rd, err := a.c.openReader(at)
+	if err != nil {
+		a.c.r.sessions.giveBack(a.c, at)
+		a.c.log.Debug("no connection to a standby for the session's reads", zap.String("member", to.Member), zap.Error(err))
+		a.retryAt = a.c.r.now().Add(a.retryFor)
+		a.retryFor = min(2*a.retryFor, retryLast)
+		var no *errNoLogin
+		if errors.As(err, &no) {
+			a.pinToServer()
+		}
+		return false
+	}
+	a.retryFor, a.behind, a.balanceAt = retryFirst, schema.Never, a.c.r.balanceAgain()
+	_, rd.reset = a.tracker.SettingsVersion()
+	a.c.mu.Lock()
+	old, ended := a.reader, a.c.ending != nil
+	if !ended {
+		a.reader = rd
+	}
+	a.c.mu.Unlock()
+	if ended {
+		a.c.r.sessions.giveBack(a.c, at)
+		rd.conn.Close()
+		return false
+	}
+	if old != nil {
+		a.c.r.sessions.giveBack(a.c, old.backend)
+		old.close()
+	}
+	return true
 }
