@@ -73,6 +73,15 @@ func (a *auto) shows(t *topology.Topology, c route.Consistency, wait context.Con
 	}
 }
 
+// beginMark has the session see what the primary had when it began. That does not keep it from learning the functions before: without them its first statement
+// could keep it on the primary.
+func (a *auto) beginMark(began schema.Instant) {
+	if a.mark.Empty() {
+		a.mark.Wrote(began, a.c.backend.epoch)
+		a.young = true
+	}
+}
+
 // remember makes all that the session has seen a part of what it must see.
 func (a *auto) remember() {
 	a.mark.Wrote(a.c.r.now(), a.c.backend.epoch)

@@ -24,7 +24,9 @@ func (a *auto) order(p *pump) (turn, error) {
 		case err != nil:
 			return t, err
 		case t.begins:
+			began := a.c.r.now()
 			a.learnFunctions()
+			a.beginMark(began)
 			a.rested()
 		case t.moves:
 			if err := a.move(p); err != nil {
@@ -51,8 +53,6 @@ func (a *auto) orderNow(b []byte) (t turn, err error) {
 		return t, errEnded
 	case !a.begun && c.machine.Idle(): // what a client sends before it is told that it may is answered by then
 		a.begun, a.busy, t.begins = true, true, true
-		a.mark.Wrote(c.r.now(), c.backend.epoch) // with what the primary had when it began
-		a.young = true
 		return t, nil
 	}
 	if t.resumed = c.mustWait(b[0]); t.resumed != nil {
