@@ -7,27 +7,55 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
 	"howdah/consul/schema"
 	"howdah/router/own"
+	"howdah/router/route"
 )
 
 // A session's connection to a standby is made later than the session began, and logs in with the settings of roles and databases (ALTER ROLE ... SET) as they are
 // there and then. It is used only if they are those that the session began with: the rows of pg_db_role_setting are compared, as the router read them
 // before the session logged in and as the standby has them. Parameters that servers report are compared as well, and put right where SET can do that.
 
-// askSettings asks a primary for what roles and databases set for the session that is about to begin there. Where that cannot be learnt the session reads from no standby.
-func (c *client) askSettings(ctx context.Context, b backend) {
+// comparesSettings reports whether the router can ask what roles and databases set: not without its own role. Tests that answer for servers have no such role.
+func (r *Router) comparesSettings() bool { return r.o.OwnPassword != nil && r.o.askRoles == nil }
+
+// settingsWait bounds how long a login waits for the settings once it is connected.
+const settingsWait = 500 * time.Millisecond
+
+// askSettings asks a primary for what roles and databases set for the session that is about to begin there. The answer is empty if that cannot be learnt.
+// Nil: it is of no use to the session. It goes on while the session connects, and ends by itself: a client that goes away does not break the connection off.
+func (c *client) askSettings(ctx context.Context, b backend) <-chan string {
+	if !c.r.comparesSettings() || !c.r.o.StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.certified || b.role != schema.RolePrimary || c.startup.Parameters["replication"] != "" {
+		return nil
+	}
+	answer := make(chan string, 1)
+	ctx, server := context.WithoutCancel(ctx), own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}
+	go func() {
+		text, err := c.r.own.LoginSettings(ctx, server, c.startup.Parameters["user"], database(c.startup))
+		if err != nil {
+			c.log.Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
+		}
+		answer <- text
+	}()
+	return answer
+}
+
+// beginWith waits for the settings that the session begins with. Where they do not come the session reads from no standby.
+func (c *client) beginWith(ctx context.Context, answer <-chan string) {
 	c.began = ""
-	if !c.r.o.StatementRouting || !c.endsSCRAM() || b.role != schema.RolePrimary || c.r.o.askRoles != nil {
+	if answer == nil {
 		return
 	}
-	var err error
-	c.began, err = c.r.own.LoginSettings(ctx, own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}, c.startup.Parameters["user"], database(c.startup))
-	if err != nil {
-		c.log.Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
+	over := time.NewTimer(min(settingsWait, c.r.live().DialTimeout/2))
+	defer over.Stop()
+	select {
+	case c.began = <-answer:
+	case <-over.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -36,11 +64,11 @@ var errUnlike = errors.New("a connection to this standby has other settings than
 
 // begunAlike returns an error if roles and databases have set something else for a new connection to a standby than for the session.
 func (c *client) begunAlike(rd *reader) error {
-	if c.r.o.askRoles != nil {
+	if !c.r.comparesSettings() {
 		return nil
 	}
 	there, err := rd.value([]byte(own.LoginSettingsQuery))
-	if err == nil && (c.began == "" || there != c.began) {
+	if err == nil && there != c.began {
 		err = errUnlike
 	}
 	return err
@@ -75,22 +103,22 @@ func (a *auto) align(rd *reader) error {
 	a.c.mu.Lock()
 	for _, told := range a.told {
 		name, value := told.name.Value(), told.value.Value()
-		if there, known := rd.reports.values[name]; known && there != value {
+		if there, known := rd.reports.values.get(name); known && there != value {
 			wrong[name] = value
 		}
 	}
 	a.c.mu.Unlock()
 	for name, value := range wrong {
-		there := rd.reports.values[name]
+		there, _ := rd.reports.values.get(name)
 		switch {
 		case name == "in_hot_standby", name == "server_version" && major(there) == major(value):
 			continue
 		case slices.Contains(fixed, name), strings.IndexFunc(value, func(r rune) bool { return r >= 0x80 }) >= 0:
-			return fmt.Errorf("%w: %s is %q there, and %q here", errUnlike, name, there, value)
+			return fmt.Errorf("%w: %s", errUnlike, name)
 		}
 		err := rd.exec([]byte("SELECT pg_catalog.set_config("+literal(name)+", "+literal(value)+", false)"), nil)
-		if errors.As(err, new(errSaid)) {
-			return fmt.Errorf("%w: %s is %q there, and %q here: %w", errUnlike, name, there, value, err)
+		if said := (errSaid{}); errors.As(err, &said) { // which may quote what the client has said
+			return fmt.Errorf("%w: %s, which it does not take (%s)", errUnlike, name, said.code)
 		} else if err != nil {
 			return err
 		}
@@ -106,10 +134,11 @@ func literal(text string) string {
 
 // reports are the parameters that a server has reported for a connection.
 type reports struct {
-	values  map[string]string
+	values  parameters
 	changed bool // since they were compared
 }
 
 func (r *reports) told(name, value []byte) {
-	r.values[string(name)], r.changed = string(value), true
+	r.values.set(name, value)
+	r.changed = true
 }

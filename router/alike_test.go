@@ -84,3 +84,31 @@ func TestParametersAreThePrimarys(t *testing.T) {
 		check(c.want)
 	}
 }
+
+// Where what roles and databases set cannot be read a session is served by the primary, and does not end.
+func TestSettingsOfRolesThatCannotBeRead(t *testing.T) {
+	s := startSplit(t)
+	before := s.connect(t, route.Auto, "")
+	s.caughtUp(before)
+	conn := s.connect(t, route.Auto, "") // which has no standby yet
+	reads := func(what string, conn *pgx.Conn, want string) {
+		t.Helper()
+		for range 10 {
+			if got, on := s.text(conn, "SELECT s FROM t WHERE n = 1"); got != "x" || on != want {
+				t.Fatalf("%s reads %q on %s, want %s", what, got, on, want)
+			}
+		}
+	}
+	s.primary.Exec("REVOKE SELECT ON pg_catalog.pg_db_role_setting FROM PUBLIC")
+	s.two.CatchUp(s.primary)
+	reads("a session whose standby does not say", conn, "one")
+	reads("a session whose primary does not say", s.connect(t, route.Auto, ""), "one")
+	reads("a session that has its standby", before, "two")
+	s.primary.Exec("GRANT SELECT ON pg_catalog.pg_db_role_setting TO PUBLIC")
+	s.two.CatchUp(s.primary)
+	later := s.connect(t, route.Auto, "")
+	until(t, "a later session to read from the standby", func() bool {
+		_, on := s.text(later, "SELECT s FROM t WHERE n = 1")
+		return on == "two"
+	})
+}

@@ -48,7 +48,7 @@ type client struct {
 	// beside a password.
 	certified bool
 	otherName string
-	// began is what roles and databases set for the session when it logged in (settingsOf); empty if that is not known.
+	// began stands for what roles and databases set for the session when it logged in (beginWith); empty if that is not known.
 	began string
 
 	// Of the registry's lock.

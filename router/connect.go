@@ -157,12 +157,13 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	}
 	timer := time.AfterFunc(max(time.Until(*deadline), c.r.live().DialTimeout), func() { cancel(os.ErrDeadlineExceeded) })
 	defer timer.Stop()
+	settings := c.askSettings(ctx, b)
 	server, err := c.r.dialServer(ctx, b.address)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
-	c.askSettings(ctx, b)
+	c.beginWith(ctx, settings)
 	first, err := c.knock(server)
 	if err == nil && (c.endsSCRAM() || c.certified || server.showed) {
 		err = c.logIn(server, first, authenticator{

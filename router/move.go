@@ -212,7 +212,11 @@ func (a *auto) reattachTo(search context.Context, p *pump, b backend) error {
 		return errors.New(why)
 	}
 	now := map[string]string{}
-	c.askSettings(ctx, b)
+	was := c.began
+	c.beginWith(ctx, c.askSettings(ctx, b))
+	if c.began != was {
+		a.drop() // it was like the session as that began before
+	}
 	rd, err := c.logInAt(ctx, b, func(name, value []byte) { now[string(name)] = string(value) })
 	if err != nil {
 		return unlessLater(err)

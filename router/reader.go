@@ -48,7 +48,10 @@ type errNoLogin struct{ error }
 
 // openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
 func (c *client) openReader(at backend) (*reader, error) {
-	r := &reports{values: map[string]string{}}
+	if c.began == "" && c.r.comparesSettings() {
+		return nil, errUnlike
+	}
+	r := &reports{}
 	rd, err := c.logInAt(context.Background(), at, r.told)
 	if err != nil {
 		return nil, err

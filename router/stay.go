@@ -76,7 +76,7 @@ func (a *auto) shows(t *topology.Topology, c route.Consistency, wait context.Con
 // beginMark has the session see what the primary had when it began. That does not keep it from learning the functions before: without them its first statement
 // could keep it on the primary.
 func (a *auto) beginMark(began schema.Instant) {
-	if a.mark.Empty() {
+	if a.mark.Empty() && a.c.r.o.OwnPassword != nil { // without it nobody knows what a standby has
 		a.mark.Wrote(began, a.c.backend.epoch)
 		a.young = true
 	}
