@@ -100,6 +100,7 @@ func (a *auto) align(rd *reader) error {
 		return nil
 	}
 	wrong := map[string]string{}
+	rd.reports.changed = false // what is reported from here on is compared before the next read
 	a.c.mu.Lock()
 	for _, told := range a.told {
 		name, value := told.name.Value(), told.value.Value()
@@ -123,7 +124,7 @@ func (a *auto) align(rd *reader) error {
 			return err
 		}
 	}
-	rd.aligned, rd.reports.changed = a.toldNow, false
+	rd.aligned = a.toldNow
 	return nil
 }
 

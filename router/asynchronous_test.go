@@ -17,6 +17,7 @@ func TestMessagesNobodyAskedFor(t *testing.T) {
 
 	s.standby.Send(rt.ParameterStatus("in_hot_standby", "off"), rt.ParameterStatus("TimeZone", "UTC"), rt.Notification(1, "channel", "of the standby"))
 	s.client.Send(rt.Query("SELECT 1"))
+	s.getsTimeZone()
 	s.reads("SELECT 1")
 
 	// In the middle of a standby's row the primary's messages wait, and the standby's own are left out.
@@ -40,7 +41,15 @@ func TestMessagesNobodyAskedFor(t *testing.T) {
 	ask(s.client, s.server, "SELECT 3")
 	s.client.Send(rt.Query("SELECT 4"))
 	s.standby = s.arrive(s.three)
+	s.getsTimeZone()
 	s.reads("SELECT 4")
+}
+
+// getsTimeZone has the standby be given the time zone that the primary has reported.
+func (s *scripted) getsTimeZone() {
+	s.t.Helper()
+	s.standby.Expect(rt.Query("SELECT pg_catalog.set_config(E'TimeZone', E'Asia/Tokyo', false)"))
+	s.standby.Send(rt.RowDescription("set_config"), rt.Row("Asia/Tokyo"), rt.Complete("SELECT 1"), rt.ParameterStatus("TimeZone", "Asia/Tokyo"), rt.Ready('I'))
 }
 
 // The router says its own only between messages, whoever the client is getting one from.
