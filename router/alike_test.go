@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"howdah/router/route"
+	rt "howdah/router/routertest"
 )
 
 // text reads one value with a mark, and says where that ran.
@@ -109,6 +110,27 @@ func TestSettingsOfRolesThatCannotBeRead(t *testing.T) {
 	later := s.connect(t, route.Auto, "")
 	until(t, "a later session to read from the standby", func() bool {
 		_, on := s.text(later, "SELECT s FROM t WHERE n = 1")
+		return on == "two"
+	})
+}
+
+// A session that goes on with another login on a primary has the settings of that one, and its standby too.
+func TestSettingsOfRolesAfterAMove(t *testing.T) {
+	s := startSplit(t)
+	s.primary.Exec("CREATE SCHEMA other; CREATE TABLE other.t (n int, s text); INSERT INTO other.t VALUES (1, 'other'); GRANT USAGE ON SCHEMA other TO alice; GRANT SELECT ON other.t TO alice")
+	conn := s.connect(t, route.Auto, "")
+	s.caughtUp(conn)
+	s.primary.Exec("ALTER ROLE alice SET search_path = other")
+	s.two.CatchUp(s.primary)
+	s.know.Hear(rt.Primary("one", s.primary.Addr(), 2), rt.Standby("two", s.two.Addr(), 2))
+	until(t, "the session to lose its server", func() bool {
+		return s.primary.Query("SELECT count(*) FROM pg_stat_activity WHERE usename = 'alice'") == "0"
+	})
+	until(t, "a read on the standby", func() bool {
+		got, on := s.text(conn, "SELECT s FROM t WHERE n = 1")
+		if got != "other" {
+			t.Fatalf("%q on %s", got, on)
+		}
 		return on == "two"
 	})
 }
