@@ -102,7 +102,11 @@ func TestSettingsOfRolesThatCannotBeRead(t *testing.T) {
 	}
 	s.primary.Exec("REVOKE SELECT ON pg_catalog.pg_db_role_setting FROM PUBLIC")
 	s.two.CatchUp(s.primary)
-	reads("a session whose standby does not say", conn, "one")
+	until(t, "the standby to be asked", func() bool {
+		reads("a session whose standby does not say", conn, "one")
+		return s.two.LogContains("permission denied for table pg_db_role_setting")
+	})
+	reads("a session whose standby did not say", conn, "one")
 	reads("a session whose primary does not say", s.connect(t, route.Auto, ""), "one")
 	reads("a session that has its standby", before, "two")
 	s.primary.Exec("GRANT SELECT ON pg_catalog.pg_db_role_setting TO PUBLIC")
