@@ -30,7 +30,24 @@ type link struct {
 func newLink(tcp *net.TCPConn) *link { return &link{Conn: tcp, tcp: tcp} }
 
 // secure goes over to TLS after a handshake that has succeeded.
-func (l *link) secure(t *tls.Conn) { l.Conn, l.tls = t, t }
+func (l *link) secure(t *tls.Conn) { l.Conn, l.tls = shortRecords{t}, t }
+
+// recordSize is how much is written into one TLS record at most, as much as PostgreSQL's server does (PQ_SEND_BUFFER_SIZE, src/backend/libpq/pqcomm.c). libpq
+// makes room for that much and takes one record at a time (pqReadData, src/interfaces/libpq/fe-misc.c). Of a longer one the rest stays inside its TLS library, and who waits at the
+// socket, as pg_basebackup does and asynchronous drivers do, waits for ever.
+const recordSize = 8192
+
+// shortRecords writes records that libpq takes whole.
+type shortRecords struct{ *tls.Conn }
+
+func (c shortRecords) Write(b []byte) (n int, err error) {
+	for {
+		m, err := c.Conn.Write(b[n:min(n+recordSize, len(b))])
+		if n += m; err != nil || n >= len(b) {
+			return n, err
+		}
+	}
+}
 
 // Close closes the socket. A TLS close_notify would have to wait for a peer that may not read; CloseWrite sends it.
 func (l *link) Close() error { return l.tcp.Close() }

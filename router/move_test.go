@@ -217,7 +217,7 @@ func TestAPreparedStatementThatFails(t *testing.T) {
 func TestBoundSessionsEnd(t *testing.T) {
 	for _, sql := range []string{
 		"LISTEN x", "PREPARE p AS SELECT 1", "CREATE TEMP TABLE t (n int)", "SELECT pg_advisory_lock(1)", "DO 'x'", "SELECT set_config('a.b', 'c', false)",
-		"SELECT mine()", "EXECUTE p", "DEALLOCATE ALL", "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+		"SELECT mine()", "EXECUTE p", "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
 	} {
 		t.Run(sql, func(t *testing.T) {
 			m := startMovable(t)

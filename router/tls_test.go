@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,6 +206,56 @@ func TestTLS(t *testing.T) {
 		g.know.Hear(rt.Standby("one", server.Address(), 2))
 		c.expectError("57P01")
 	})
+}
+
+// records tells how long the longest TLS record is that was received, in bytes of the wire without the header.
+type records struct {
+	net.Conn
+	header, body int // what is missing of the record in hand
+	length       int
+	longest      int
+}
+
+func (r *records) Read(b []byte) (int, error) {
+	n, err := r.Conn.Read(b)
+	for _, c := range b[:n] {
+		if r.body > 0 {
+			r.body--
+			continue
+		}
+		r.length = r.length<<8&0xffff | int(c)
+		if r.header++; r.header == 5 { // type, version, length
+			r.header, r.body, r.longest = 0, r.length, max(r.longest, r.length)
+		}
+	}
+	return n, err
+}
+
+// libpq that does not block takes one record of at most 8 KiB at a time and does not look for more: pg_basebackup would wait for ever.
+func TestTLSRecordsAreShort(t *testing.T) {
+	option, pool := withTLS(t, t.TempDir(), router.TLSAllow)
+	g := start(t, option)
+	server := rt.Listen(t, "")
+	g.know.Hear(rt.Primary("one", server.Address(), 1))
+	p := g.client(t, route.Auto)
+	p.Send(rt.SSLRequest)
+	p.Expect([]byte{'S'})
+	p.SetDeadline(time.Now().Add(rt.Patience))
+	meter := &records{Conn: p.TCPConn}
+	c := secured{tls.Client(meter, &tls.Config{RootCAs: pool, ServerName: "localhost"}), t}
+	c.send(rt.Startup("user", "alice"))
+	s := server.Accept()
+	s.Welcome(rt.KeyData(4711, "sekr"))
+	c.welcomed()
+	text := strings.Repeat("x", 2<<20) // crypto/tls begins with short ones
+	c.send(rt.Query("a"))
+	s.Expect(rt.Query("a"))
+	go s.Send(rt.Row(text), rt.Ready('I'))
+	c.expect(rt.Row(text), rt.Ready('I'))
+	const overhead = 1 + 16 // TLS 1.3: the type of what is inside, and the tag
+	if meter.longest > 8192+overhead || meter.longest < 4096 {
+		t.Errorf("the longest record has %d bytes", meter.longest)
+	}
 }
 
 func TestTLSRequired(t *testing.T) {
