@@ -37,6 +37,7 @@ type registry struct {
 	groups  map[backend]map[*client]struct{}
 	readers map[backend]map[*client]struct{} // sessions of route auto, by the standby that they read from
 	members map[string]int                   // sessions on each member, in either role, and those that read from it
+	leaving map[string]int                   // of members: the sessions that are about to read from another for balance
 	keys    map[wire.Key]*client
 	// lastID is the newest client's; done is what the sessions of each database did that have ended.
 	lastID uint64
@@ -46,7 +47,7 @@ type registry struct {
 func newRegistry() *registry {
 	return &registry{
 		clients: map[*client]struct{}{}, groups: map[backend]map[*client]struct{}{}, readers: map[backend]map[*client]struct{}{},
-		members: map[string]int{}, keys: map[wire.Key]*client{},
+		members: map[string]int{}, leaving: map[string]int{}, keys: map[wire.Key]*client{},
 		done: map[string]console.Totals{},
 	}
 }
@@ -185,12 +186,15 @@ func (g *registry) rekey(c *client, server wire.Key) {
 }
 
 // borrow puts c on a standby that it is about to connect to, to read from it. If from is not nil it does so only for balance, and returns false if there is
-// no need. The look and the step are one, so that sessions that look at the same time do not all leave.
+// no need: then c counts as leaving it until left is called. The look and the step are one, so that sessions that look at the same time do not all leave.
 func (g *registry) borrow(c *client, b backend, from *reader) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if from != nil && !route.Lighter(g.members[b.member], g.members[from.member]) {
-		return false
+	if from != nil {
+		if !route.Lighter(g.members[b.member], g.members[from.member]-g.leaving[from.member]) {
+			return false
+		}
+		g.leaving[from.member]++
 	}
 	if g.readers[b] == nil {
 		g.readers[b] = map[*client]struct{}{}
@@ -198,6 +202,15 @@ func (g *registry) borrow(c *client, b backend, from *reader) bool {
 	g.readers[b][c] = struct{}{}
 	g.members[b.member]++
 	return true
+}
+
+// left ends what borrow began for balance: whoever was leaving the member counts elsewhere now, or stays.
+func (g *registry) left(from *reader) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.leaving[from.member]--; g.leaving[from.member] == 0 {
+		delete(g.leaving, from.member)
+	}
 }
 
 // giveBack takes c off the standby that borrow put it on.

@@ -150,6 +150,9 @@ func (a *auto) connect(to route.Reader, lighter *reader) bool {
 	if !a.c.r.sessions.borrow(a.c, at, lighter) {
 		return false
 	}
+	if lighter != nil {
+		defer a.c.r.sessions.left(lighter)
+	}
 	rd, err := a.c.openReader(at)
 	if err != nil {
 		a.c.r.sessions.giveBack(a.c, at)
