@@ -33,6 +33,7 @@ func TestAllows(t *testing.T) {
 		`quoted x                 "all"`,
 		`quoted y                 "+staff"`,
 		`lines  /^(.*)-end$       \1`,
+		`most   /^(a|ab)          \1`,
 	)
 	for _, c := range []struct {
 		of, name, user string
@@ -60,6 +61,8 @@ func TestAllows(t *testing.T) {
 		{"staff", "readers", "write_all", false},
 		{"staff", "O=Big, CN=carol", "carol", true},
 		{"long", "abcd", "a", true}, // the whole is as long as it can be
+		{"most", "abc", "ab", true}, // of two matches the longer
+		{"most", "abc", "a", false},
 		{"quoted", "x", "all", true},
 		{"quoted", "x", "anybody", false},
 		{"quoted", "y", "+staff", true},
