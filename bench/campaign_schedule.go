@@ -130,11 +130,12 @@ func (s step) String() string {
 	return strings.Join(parts, " + ")
 }
 
-// mayLose says that the step hits the primary in a way that may cost an asynchronous cluster its last commits.
+// mayLose says that the step hits a primary in a way that may cost an asynchronous cluster its last commits. What is aimed at a standby hits
+// the next primary if there is a switchover before it.
 func (s step) mayLose() bool {
 	return slices.ContainsFunc(s.Faults, func(f planned) bool {
 		t, _ := troubleNamed(f.Trouble)
-		return t.Effect == losing
+		return t.Effect == losing || t.Aim == aimStandby && s.planned()
 	})
 }
 

@@ -319,3 +319,18 @@ func TestTimelineIsXML(t *testing.T) {
 		t.Errorf("its reign is drawn in %d rows", n)
 	}
 }
+
+// A standby of the step's begin may be the primary by the time that it is cut off.
+func TestWhatMayLose(t *testing.T) {
+	for faults, want := range map[string]bool{
+		"switchover": false, "standby-cut": false, "kill": true, "switchover standby-cut": true, "switchover router-cut": false, "switchover clock-standby": true, "sidecar standby-kill": false,
+	} {
+		var s step
+		for name := range strings.FieldsSeq(faults) {
+			s.Faults = append(s.Faults, planned{Trouble: name})
+		}
+		if got := s.mayLose(); got != want {
+			t.Errorf("%s: %t", faults, got)
+		}
+	}
+}
