@@ -29,6 +29,7 @@ var ErrOtherVerifier = errors.New("the server asks for another salt or iteration
 // ErrMethod is a server that asks for something else than SCRAM-SHA-256.
 type ErrMethod struct{ Method string }
 
+// Error names the method.
 func (e *ErrMethod) Error() string {
 	return "the server asks for " + e.Method + ", not for " + Mechanism
 }
