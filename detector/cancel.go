@@ -17,11 +17,11 @@ var errCancelDropped = errors.New("too many cancel requests are under way there"
 // maxCancels bounds how many cancel requests of others are carried out at the same time.
 const maxCancels = 100
 
-// cancels are the cancel requests under way between routers: waiting of this process, slots for those of others.
+// cancels are the cancel requests under way between routers: replies to those of this process, slots for those of others.
 type cancels struct {
 	mu      *sync.Mutex
 	handler func(ctx context.Context, key []byte) bool
-	waiting map[question]chan cancelled
+	replies *replies[cancelled]
 	slots   chan struct{}
 }
 
@@ -31,7 +31,7 @@ type cancelled struct {
 }
 
 func newCancels() cancels {
-	return cancels{mu: &sync.Mutex{}, waiting: map[question]chan cancelled{}, slots: make(chan struct{}, maxCancels)}
+	return cancels{mu: &sync.Mutex{}, replies: newReplies[cancelled](), slots: make(chan struct{}, maxCancels)}
 }
 
 // HandleCancels sets what carries out the cancel requests that other routers pass on, each in a goroutine of its own; it returns whether the
@@ -51,8 +51,8 @@ func (d *Detector) Cancel(ctx context.Context, router string, key []byte) (found
 		return false, fmt.Errorf("cancel request for %s: %w", router, err)
 	}
 	id := rand.Uint64()
-	answer := d.cancels.expect(question{from: router, id: id})
-	defer d.cancels.forget(question{from: router, id: id})
+	answer := d.cancels.replies.expect(question{from: router, id: id})
+	defer d.cancels.replies.forget(question{from: router, id: id})
 	b := encodeJSON(message{
 		Version: wireVersion, Kind: messageCancel, Cluster: d.cfg.Cluster, From: d.cfg.Name, Generation: d.cfg.generation,
 		ID: id, To: router, ReplyTo: d.Addr(), Key: key,
@@ -125,32 +125,11 @@ func (d *Detector) tellCancelled(n *memberlist.Node, b []byte) {
 	}
 }
 
-func (c *cancels) expect(q question) <-chan cancelled {
-	answer := make(chan cancelled, 1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waiting[q] = answer
-	return answer
-}
-
-func (c *cancels) forget(q question) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.waiting, q)
-}
-
-// deliver hands an answer to who waits for it; one that comes too late is let go.
+// deliver hands an answer to who waits for it.
 func (c *cancels) deliver(m message) {
 	a := cancelled{found: m.Found}
 	if m.Dropped {
 		a.err = errCancelDropped
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if answer := c.waiting[question{from: m.From, id: m.ID}]; answer != nil {
-		select {
-		case answer <- a:
-		default:
-		}
-	}
+	c.replies.deliver(m, a)
 }

@@ -60,7 +60,7 @@ func (d *Detector) process(m mail, ticked bool) {
 		d.dispatch(q)
 	}
 	for _, a := range r.answers {
-		d.promises.deliver(a)
+		d.promises.replies.deliver(a, *a.Answer)
 	}
 	for _, c := range r.cancels {
 		d.carryOut(c)

@@ -45,19 +45,19 @@ type answered struct {
 	at    schema.Instant
 }
 
-// promises are the questions under way: waiting of this process, given of the others.
+// promises are the questions under way: replies to those of this process, given to those of the others.
 type promises struct {
 	mu      *sync.Mutex
 	handler func(schema.PromiseRequest) schema.PromiseReply
-	waiting map[question]chan schema.PromiseReply // by the member asked and the id
-	given   map[question]*answered                // by the asker, its generation and the id
+	replies *replies[schema.PromiseReply]
+	given   map[question]*answered // by the asker, its generation and the id
 	slots   chan struct{}
 }
 
 func newPromises() promises {
 	return promises{
 		mu:      &sync.Mutex{},
-		waiting: map[question]chan schema.PromiseReply{},
+		replies: newReplies[schema.PromiseReply](),
 		given:   map[question]*answered{},
 		slots:   make(chan struct{}, maxHandlers),
 	}
@@ -86,8 +86,8 @@ func (d *Detector) AskPromise(ctx context.Context, member string, r schema.Promi
 	}
 	d.counters.promisesAsked.Add(1)
 	id := rand.Uint64()
-	answer := d.promises.expect(question{from: member, id: id})
-	defer d.promises.forget(question{from: member, id: id})
+	answer := d.promises.replies.expect(question{from: member, id: id})
+	defer d.promises.replies.forget(question{from: member, id: id})
 	m := message{
 		Version: wireVersion, Kind: messageAsk, Cluster: d.cfg.Cluster, From: d.cfg.Name, Generation: d.cfg.generation,
 		ID: id, To: member, ReplyTo: d.Addr(), Ask: &r,
@@ -253,32 +253,6 @@ func (p *promises) purge(now schema.Instant) {
 	for _, q := range old[:len(old)/2] {
 		if p.given[q].ready {
 			delete(p.given, q)
-		}
-	}
-}
-
-func (p *promises) expect(q question) <-chan schema.PromiseReply {
-	c := make(chan schema.PromiseReply, 1)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.waiting[q] = c
-	return c
-}
-
-func (p *promises) forget(q question) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.waiting, q)
-}
-
-// deliver hands an answer to who waits for it; one that comes twice, or too late, is let go.
-func (p *promises) deliver(m message) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.waiting[question{from: m.From, id: m.ID}]; c != nil {
-		select {
-		case c <- *m.Answer:
-		default:
 		}
 	}
 }
