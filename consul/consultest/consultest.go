@@ -115,13 +115,6 @@ func (a *Agent) Restart() {
 	a.awaitLeader()
 }
 
-// Launch starts the agent after a Stop and does not wait until it leads.
-func (a *Agent) Launch() {
-	a.t.Helper()
-	a.Stop()
-	a.launch()
-}
-
 func (a *Agent) launch() {
 	a.t.Helper()
 	out, err := os.OpenFile(filepath.Join(a.dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -163,16 +156,6 @@ func (a *Agent) Stop() {
 	case <-time.After(stopTimeout):
 		a.t.Errorf("consul (pid %d) does not end", cmd.Process.Pid)
 	}
-}
-
-// Signal sends the agent a signal, for example SIGSTOP and SIGCONT.
-func (a *Agent) Signal(s syscall.Signal) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.cmd == nil {
-		return errors.New("the agent does not run")
-	}
-	return a.cmd.Process.Signal(s)
 }
 
 // awaitLeader waits until the agent takes writes: it leads, and has caught up with its own log.

@@ -82,6 +82,12 @@ func (a *Authority) Issue(name string, subject pkix.Name, change ...func(*x509.C
 		c(template)
 	}
 	der, key := a.sign(template)
+	return a.write(name, der, key)
+}
+
+// write writes a certificate and its key as PEM files.
+func (a *Authority) write(name string, der []byte, key *ecdsa.PrivateKey) (certFile, keyFile string) {
+	a.t.Helper()
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		a.t.Fatal(err)

@@ -200,9 +200,6 @@ func (w *World) violate(invariant, format string, args ...any) {
 // Story returns what happened, one line each, if Options.Trace is set.
 func (w *World) Story() string { return strings.Join(w.story, "\n") }
 
-// Violations returns what was found.
-func (w *World) Violations() []string { return w.violations }
-
 // clock is one host's CLOCK_BOOTTIME: it began at some offset and runs a little fast or slow.
 type clock struct {
 	w      *World

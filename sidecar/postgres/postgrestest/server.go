@@ -231,18 +231,6 @@ func (s *Server) PID() int {
 	return s.cmd.Process.Pid
 }
 
-// Exited returns a channel that is closed when the running postmaster has ended.
-func (s *Server) Exited() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.exited == nil {
-		c := make(chan struct{})
-		close(c)
-		return c
-	}
-	return s.exited
-}
-
 // StopMode is one of PostgreSQL's ways to shut down.
 type StopMode syscall.Signal
 

@@ -59,11 +59,5 @@ func (s *Server) CreateRole(name string, attributes ...string) {
 	}
 }
 
-// ControlData returns what pg_controldata prints about the server's data directory.
-func (s *Server) ControlData() string {
-	s.t.Helper()
-	return MustRun(s.t, "pg_controldata", "-D", s.DataDir)
-}
-
 // LogPath is where a server's own files stand that a test wants to read.
 func (s *Server) LogPath(name string) string { return filepath.Join(s.DataDir, name) }

@@ -89,9 +89,3 @@ func initdb(dir string) error {
 	}
 	return nil
 }
-
-// CopyDir copies the data directory of a stopped server, owners and modes included.
-func CopyDir(t testing.TB, from, to string) {
-	t.Helper()
-	copyDir(t, from, to)
-}
