@@ -55,10 +55,12 @@ func (m *movable) login() (client, server *rt.Peer) {
 	return client, server
 }
 
-// takeOver has "two" become the primary.
+// takeOver has "two" become the primary, and waits until no session is with "one": a session may still send to its server in the moment between the
+// picture's change and the sweep that follows it.
 func (m *movable) takeOver() {
+	m.t.Helper()
 	m.hearOfTwo()
-	until(m.t, "the new primary to be known", func() bool { return m.Status().Epoch == 2 })
+	until(m.t, "the sessions to leave the old primary", func() bool { s := m.Status(); return s.Epoch == 2 && s.MemberSessions["one"] == 0 })
 }
 
 func (m *movable) hearOfTwo() {
