@@ -28,7 +28,7 @@ func startMovable(t *testing.T, change ...func(*router.Options)) *movable {
 	t.Helper()
 	m := &movable{t: t, one: rt.Listen(t, ""), two: rt.Listen(t, "")}
 	m.rig = start(t, append([]func(*router.Options){knows(t, map[string]string{"alice": "secret"}, nil), withConsole, func(o *router.Options) {
-		o.StatementRouting, o.DialTimeout = true, 300*time.Millisecond // a standby that does not answer is soon given up
+		o.StatementRouting = true
 	}}, change...)...)
 	m.know.Hear(rt.Primary("one", m.one.Address(), 1))
 	m.client, m.server = m.login()
