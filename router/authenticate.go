@@ -14,6 +14,7 @@ import (
 
 	"howdah/consul/schema"
 	"howdah/router/role"
+	"howdah/router/rule"
 	"howdah/router/scram"
 	"howdah/router/wire"
 )
@@ -69,13 +70,6 @@ func refused(user string) *wire.Error {
 // errNotCurrent is a server whose verifiers are not those in force, or not yet: another one may be right, or this one soon.
 var errNotCurrent = errors.New("the server has another verifier of this user than the primary")
 
-// asked is what a server asks a SCRAM client for: the salt and the iteration count that it has for the user, or pretends to have. Its zero value is a server that
-// asks for nothing.
-type asked struct {
-	salt       string
-	iterations int
-}
-
 // ours reports whether the router can authenticate clients. Where nothing else was asked for, it passes logins through to servers whose sidecars do not make
 // the function yet, or that do not let it in.
 func (c *client) ours(search context.Context) bool {
@@ -91,16 +85,16 @@ func (c *client) ours(search context.Context) bool {
 
 // authenticate has the client prove that it knows its password, in the exchange that the server would have had with it, and keeps the credentials that
 // the proof leaves. A final error ends the session's beginning; after any other the client has been told nothing.
-func (c *client) authenticate(search context.Context, by asked) error {
+func (c *client) authenticate(search context.Context, by scram.Asked) error {
 	user := c.startup.Parameters["user"]
-	// The salt that a primary asks for tells whether a kept answer is still right. That of a standby, which may be behind itself, does not.
-	fresh := c.backend.role != schema.RolePrimary || by == asked{}
+	// The salt that a primary asks for tells whether a kept answer is still right. That of a standby, which may be behind itself, does not; md5 has none.
+	fresh := c.backend.role != schema.RolePrimary || by.Salt == ""
 	since := c.r.now()
 	if !fresh {
 		since = since.Add(-role.KeptFor)
 	}
 	known, err := c.r.roles.Find(search, user, since)
-	if err == nil && !fresh && !by.fits(known.Verifier) {
+	if err == nil && !fresh && !by.Fits(known.Verifier) {
 		fresh = true
 		known, err = c.r.roles.Find(search, user, c.r.now())
 	}
@@ -113,7 +107,7 @@ func (c *client) authenticate(search context.Context, by asked) error {
 			WithHint("Its log says why.")}
 	case err != nil:
 		return err // as a server that cannot be reached
-	case by != asked{} && !by.fits(known.Verifier):
+	case by != scram.Asked{} && !by.Fits(known.Verifier):
 		return errNotCurrent
 	}
 	early := c.watcher.end(c.conn)
@@ -134,15 +128,10 @@ func (c *client) authenticate(search context.Context, by asked) error {
 	return nil
 }
 
-// fits reports whether v decides the exchange that the server has begun.
-func (a asked) fits(v scram.Verifier) bool {
-	return a != asked{} && (v.Kind != scram.KindSCRAM || v.Fits(a.salt, a.iterations))
-}
-
 // exchange is what an exchange with a client is about.
 type exchange struct {
 	user  string
-	by    asked
+	by    scram.Asked
 	known role.Role
 	// fresh: known was asked for after the client came.
 	fresh bool
@@ -153,10 +142,10 @@ func (e exchange) verifier(secret []byte) scram.Verifier {
 	switch {
 	case e.known.Verifier.Kind == scram.KindSCRAM:
 		return e.known.Verifier
-	case e.by == asked{}:
+	case e.by.Salt == "":
 		return scram.Mock(secret, e.user)
 	}
-	return scram.MockLike(secret, e.user, e.by.salt, e.by.iterations)
+	return scram.MockLike(secret, e.user, e.by.Salt, e.by.Iterations)
 }
 
 // explain turns what ended an exchange into what the client is told.
@@ -174,10 +163,21 @@ func (c *client) explain(search context.Context, err error) error {
 	return errClientGone
 }
 
-// exchange is the server's side of SCRAM with the client, up to but without the server-final-message, which goes to the client once a server has let it in. A
+// byMD5 reports whether the exchange is one of md5: the server has begun such a one, or has begun none and the role's password is md5.
+func (e exchange) byMD5() bool {
+	return e.by.MD5 || e.by == scram.Asked{} && e.known.Verifier.Kind == scram.KindMD5
+}
+
+// exchange is the server's side of the exchange with the client, up to but without the server-final-message, which goes to the client once a server has let it in. A
 // proof that does not hold is held against what the servers know now before it is refused, so that no new password is ever refused for an old one's sake; and
 // so is one of a user that does not exist, so that it takes as long.
 func (c *client) exchange(search context.Context, l *letters, e exchange) error {
+	switch {
+	case c.method == rule.Password:
+		return c.inClear(l, e)
+	case e.byMD5() && c.method != rule.SCRAM:
+		return c.byMD5(l, e)
+	}
 	nonce, err := newNonce()
 	if err != nil {
 		return err

@@ -46,14 +46,15 @@ func ensureRoles(t *testing.T, s *postgrestest.Server) {
 // authenticating is a router that ends SCRAM in front of a real primary and a standby, with TLS for clients.
 type authenticating struct {
 	*cluster
-	caFile string
-	logs   *observer.ObservedLogs
+	caFile  string
+	logs    *observer.ObservedLogs
+	options router.Options
 }
 
 func startAuthenticating(t *testing.T) *authenticating {
 	t.Helper()
 	primary := postgrestest.Start(t, postgrestest.WithName("one"), postgrestest.WithHBA(
-		"host all older all md5", "host all trusted all trust", "host all shut all reject", "host all plain all password", "host nowhere all all reject"))
+		"host all older,older2 all md5", "host all trusted all trust", "host all shut all reject", "host all plain all password", "host nowhere all all reject"))
 	ensureRoles(t, primary)
 	primary.CreateRole("alice")
 	primary.CreateRole("late", "VALID UNTIL '2001-01-01'")
@@ -64,8 +65,8 @@ func startAuthenticating(t *testing.T) *authenticating {
 	primary.CreateRole("shut")
 	primary.CreateRole(`Ödön the user's`)
 	primary.Exec("CREATE ROLE blank LOGIN")
-	primary.Exec(fmt.Sprintf("SET password_encryption = md5; CREATE ROLE older LOGIN PASSWORD '%[1]s'; CREATE ROLE old LOGIN PASSWORD '%[1]s'", postgrestest.Password))
-	standby := primary.NewStandby(postgrestest.WithName("two"))
+	primary.Exec(fmt.Sprintf("SET password_encryption = md5; CREATE ROLE older LOGIN PASSWORD '%[1]s'; CREATE ROLE old LOGIN PASSWORD '%[1]s'; CREATE ROLE older2 LOGIN PASSWORD '%[1]s'", postgrestest.Password))
+	standby := primary.NewStandby(postgrestest.WithName("two"), postgrestest.WithHBA("host all older,older2 all md5"))
 	standby.CatchUp(primary)
 	core, logs := observer.New(zapcore.DebugLevel)
 	dir := t.TempDir()
@@ -74,6 +75,7 @@ func startAuthenticating(t *testing.T) *authenticating {
 	a.rig = startLogging(t, zap.New(core), option, func(o *router.Options) {
 		o.AuthType = router.AuthSCRAM
 		o.OwnPassword = func() (string, error) { return routerSecret, nil }
+		a.options = *o
 	})
 	a.know.Hear(rt.Primary("one", primary.Addr(), 1), rt.Standby("two", standby.Addr(), 1))
 	return a
@@ -128,13 +130,13 @@ func TestSCRAMWithPostgres(t *testing.T) {
 		test func(*testing.T, *authenticating)
 	}{
 		{"as if direct", testAsIfDirect}, {"channel binding", testChannelBinding}, {"what works behind it", testBehindSCRAM},
-		{"a new password", testNewPassword}, {"a standby behind", testStandbyBehind}, {"without a primary", testWithoutPrimary},
+		{"a new password", testNewPassword}, {"a standby behind", testStandbyBehind}, {"roles with md5", testMD5WithPostgres}, {"passwords in clear", testClearWithPostgres}, {"without a primary", testWithoutPrimary},
 	} {
 		t.Run(f.name, func(t *testing.T) { f.test(t, a) })
 	}
 	for _, e := range a.logs.All() {
 		line := fmt.Sprint(e.Message, e.ContextMap())
-		for _, secret := range []string{postgrestest.Password, "SCRAM-SHA-256$", "wrong password", routerSecret, "c=biws", ",p=", ",r="} {
+		for _, secret := range []string{postgrestest.Password, "SCRAM-SHA-256$", "wrong password", md5Of("older", postgrestest.Password), routerSecret, "c=biws", ",p=", ",r="} {
 			if strings.Contains(line, secret) {
 				t.Errorf("the log holds %s: %s", secret, line)
 			}

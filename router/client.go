@@ -13,6 +13,7 @@ import (
 
 	"howdah/consul/schema"
 	"howdah/router/route"
+	"howdah/router/rule"
 	"howdah/router/scram"
 	"howdah/router/session"
 	"howdah/router/wire"
@@ -33,10 +34,11 @@ type client struct {
 	login       *time.Timer
 	account     *account
 
-	// Of the goroutine that connects: auth says who authenticates the client, watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
+	// Of the goroutine that connects: auth says who authenticates the client, method is that of the rule that matched, empty without rules; watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
 	// protocol it gets. Where the router authenticates, credentials open every server of the cluster, and signature is what the client is
 	// still to be told of its own proof.
 	auth        AuthType
+	method      rule.Method
 	watcher     *watcher
 	callOff     context.CancelCauseFunc
 	negotiated  bool

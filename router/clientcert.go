@@ -32,7 +32,7 @@ func (c *client) underCertificate(r rule.Rule, mappings []rule.Mapping) error {
 		c.otherName = otherName(*c.conn.subject, r.Certificate, mappings, user)
 	}
 	switch {
-	case r.Method == rule.SCRAM: // a client that does not know the password learns nothing of the certificate
+	case r.Method.ByPassword(): // a client that does not know the password learns nothing of the certificate
 		return nil
 	case c.otherName != "":
 		return because{wire.Fatal(wire.CodeInvalidAuthorization, "certificate authentication failed for user \"%s\"", user), c.otherName}
@@ -74,6 +74,8 @@ func (c *client) noKey(server *link, s *scram.Client, message []byte) error {
 	var other *scram.ErrMethod
 	if _, err := s.Request(message[wire.HeaderSize:]); errors.As(err, &other) {
 		method = other.Method
+	} else if s.Asked().MD5 {
+		method = "an md5 password"
 	}
 	detail := "The router has shown it its own certificate, which a line of the server's pg_hba.conf before the one that matched could take."
 	switch {

@@ -297,23 +297,24 @@ func TestServerTrustsTheRouterNotItsClients(t *testing.T) {
 
 // Beside a password the certificate is looked at before (verify-ca), or after it (verify-full), and what the client is told does not depend on which was wrong.
 func TestClientCertificateBesidePassword(t *testing.T) {
-	c := startCertifying(t, []string{"hostssl all bob all scram-sha-256 clientcert=verify-ca", "hostssl all all all scram-sha-256 clientcert=verify-full"},
-		knows(t, map[string]string{"alice": "secret", "bob": "secret"}, nil))
+	c := startCertifying(t, []string{"hostssl all bob all scram-sha-256 clientcert=verify-ca", "hostssl all all all md5 clientcert=verify-full"},
+		knows(t, map[string]string{"alice": "secret", "bob": "secret", "older": md5Of("older", "secret")}, nil))
 	for name, k := range map[string]struct {
 		shown    *tls.Config
 		user     string
 		password string
 		want     string
 	}{
-		"all right":                  {c.named("alice"), "alice", "secret", ""},
-		"another's certificate":      {c.named("bob"), "alice", "secret", "28P01"},
-		"another's, wrong password":  {c.named("bob"), "alice", "wrong", "28P01"},
-		"wrong password":             {c.named("alice"), "alice", "wrong", "28P01"},
-		"none":                       {anonymous(), "alice", "secret", "28000"},
-		"any will do":                {c.named("carol"), "bob", "secret", ""},
-		"any, but a right password":  {c.named("bob"), "bob", "wrong", "28P01"},
-		"none where any would do":    {anonymous(), "bob", "secret", "28000"},
-		"another's, and md5 for bob": {c.named("carol"), "alice", "md5", "28P01"},
+		"all right":                 {c.named("alice"), "alice", "secret", ""},
+		"another's certificate":     {c.named("bob"), "alice", "secret", "28P01"},
+		"another's, wrong password": {c.named("bob"), "alice", "wrong", "28P01"},
+		"wrong password":            {c.named("alice"), "alice", "wrong", "28P01"},
+		"none":                      {anonymous(), "alice", "secret", "28000"},
+		"any will do":               {c.named("carol"), "bob", "secret", ""},
+		"any, but a right password": {c.named("bob"), "bob", "wrong", "28P01"},
+		"none where any would do":   {anonymous(), "bob", "secret", "28000"},
+		"another's, and md5":        {c.named("carol"), "older", "md5", "28P01"},
+		"all right, and md5":        {c.named("older"), "older", "md5", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := c.begin(t, k.shown)
@@ -328,8 +329,11 @@ func TestClientCertificateBesidePassword(t *testing.T) {
 			at := c.server.Accept()
 			if k.password == "md5" {
 				at.ExpectStartup()
-				at.Send(rt.Message('R', rt.Int32(5), []byte("salt")))
-				if e := s.told(); e.Code != k.want {
+				at.Send(askMD5("salt"))
+				s.send(answerMD5("older", "secret", challengedMD5(s)))
+				if k.want == "" {
+					at.Expect(answerMD5("older", "secret", "salt"))
+				} else if e := s.told(); e.Code != k.want || e.Message != `password authentication failed for user "older"` {
 					t.Errorf("told %+v", e)
 				}
 				return

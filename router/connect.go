@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"howdah/router/route"
+	"howdah/router/scram"
 	"howdah/router/wire"
 )
 
@@ -168,7 +169,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	if err == nil && (c.endsSCRAM() || c.certified || server.showed) {
 		err = c.logIn(server, first, authenticator{
 			ours: func() bool { return c.endsSCRAM() && c.ours(search) },
-			prove: func(by asked) error {
+			prove: func(by scram.Asked) error {
 				timer.Stop()
 				defer timer.Reset(c.r.live().DialTimeout)
 				err := c.authenticate(search, by)

@@ -100,11 +100,11 @@ type authenticator struct {
 	// ours reports whether the router does so at all; if not, the login is passed through.
 	ours func() bool
 	// prove has the client prove who it is, in the exchange that the server has begun.
-	prove func(asked) error
+	prove func(scram.Asked) error
 }
 
-// logIn carries the authentication at a server through, up to but without the message that ends it, which is left in in: AuthenticationOk, an error, or a request
-// that is not for SCRAM and that the client answers itself. The client is authenticated on the way, once, when it is known what the server asks for. A
+// logIn carries the authentication at a server through, up to but without the message that ends it, which is left in in: AuthenticationOk, an error, or
+// whatever comes where the login is passed through. The client is authenticated on the way, once, when it is known what the server asks for. A
 // server that fails later is followed by another one, to which the client's credentials open the way.
 func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 	nonce, err := newNonce()
@@ -129,13 +129,13 @@ func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 			continue
 		case c.certified && !isOK(m):
 			return c.noKey(server, s, m)
-		case !said && !c.authenticated() && !isMD5(m) && !a.ours():
+		case !said && !c.authenticated() && !a.ours():
 			return c.relayable(server, m)
 		}
 		reply, err := s.Request(m[wire.HeaderSize:])
 		switch {
 		case err != nil && !said:
-			return c.otherMethod(m, err)
+			return c.otherMethod(err)
 		case err != nil:
 			return fmt.Errorf("login: %w", broken(err))
 		case s.Done():
@@ -143,10 +143,8 @@ func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 		}
 		l.take(m)
 		if s.Challenged() {
-			var by asked
-			by.salt, by.iterations = s.Asked()
 			if !c.authenticated() {
-				if err := a.prove(by); err != nil {
+				if err := a.prove(s.Asked()); err != nil {
 					return err
 				}
 			}
@@ -170,7 +168,7 @@ func (c *client) authenticated() bool { return c.certified || c.credentials.Know
 func (c *client) accepted(a authenticator) error {
 	if !c.authenticated() {
 		// The server trusts this router, or everybody; the router does not.
-		if err := a.prove(asked{}); err != nil {
+		if err := a.prove(scram.Asked{}); err != nil {
 			return err
 		}
 	}
@@ -201,32 +199,20 @@ func (c *client) passOn(message []byte) error {
 	return nil
 }
 
-// otherMethod deals with a server that begins with something else than SCRAM. An md5 password the client sends itself, through the router, as the hash that is of
-// use once; what would show the router a password in clear, or is bound to a host, is refused.
-func (c *client) otherMethod(message []byte, err error) error {
-	if isMD5(message) && !c.authenticated() {
-		if bad := c.rightName(); bad != nil {
-			return final{bad}
-		}
-		return nil
-	}
+// otherMethod refuses a server that asks for what would show the router a password in clear, or is bound to a host.
+func (c *client) otherMethod(err error) error {
 	var other *scram.ErrMethod
 	if !errors.As(err, &other) {
 		return fmt.Errorf("login: %w", broken(err))
 	}
 	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s", c.backend.member, other.Method).
-		WithDetail("With auth-type scram this router logs in by SCRAM-SHA-256, and passes md5 on.").
-		WithHint("Use scram-sha-256 in the servers' pg_hba.conf, or auth-type pass-through.")}
+		WithDetail("This router logs in by SCRAM-SHA-256 or md5 for clients that it authenticates.").
+		WithHint("Use scram-sha-256 in the servers' pg_hba.conf, or auth-type pass-through or a rule with that method here.")}
 }
 
 // isOK reports whether an authentication request is the end of the authentication.
 func isOK(message []byte) bool {
 	return len(message) == wire.HeaderSize+4 && binary.BigEndian.Uint32(message[wire.HeaderSize:]) == scram.CodeOK
-}
-
-// isMD5 reports whether an authentication request asks for an md5 password.
-func isMD5(message []byte) bool {
-	return len(message) >= wire.HeaderSize+4 && binary.BigEndian.Uint32(message[wire.HeaderSize:]) == scram.CodeMD5
 }
 
 // lastWords leaves an error of the server for the client, unless it means "not now".

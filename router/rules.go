@@ -28,7 +28,7 @@ func (o Options) parseRules() ([]rule.Rule, []rule.Mapping, error) {
 		named := func(m rule.Mapping) bool { return m.Map == r.Certificate.Map }
 		switch {
 		case err != nil:
-		case r.Method == rule.SCRAM && o.OwnPassword == nil:
+		case r.Method.ByPassword() && o.OwnPassword == nil:
 			err = fmt.Errorf("%s needs the password of the role howdah_router; give router-password-file", r.Method)
 		case r.Certificate.Wanted && o.TLSClientCAFile == "":
 			err = errors.New("client certificates can only be checked if their authorities are known; give " + clientCAFile)
@@ -69,6 +69,7 @@ func (c *client) underRules() error {
 	if who.Replication {
 		database = "replication"
 	}
+	c.method = matched.Method
 	switch {
 	case !found:
 		return wire.Fatal(wire.CodeInvalidAuthorization, "no rule of this router for host \"%s\", user \"%s\", %s, %s", host, who.User, database, encryption)

@@ -40,8 +40,7 @@ func startsAs(t *testing.T, address string, packet []byte) (all []string, recove
 		case 'R':
 			reply, err := m.Request(body)
 			if err == nil && m.Challenged() && !m.Done() {
-				salt, n := m.Asked()
-				creds, failed := scram.FromPassword("whoever", postgrestest.Password, salt, n)
+				creds, failed := scram.FromPassword("whoever", postgrestest.Password, m.Asked().Salt, m.Asked().Iterations)
 				if failed != nil {
 					t.Fatal(failed)
 				}

@@ -15,13 +15,21 @@ type Method string
 
 // The methods.
 const (
-	// SCRAM: the router authenticates the client. PassThrough: the server does. Reject: nobody does.
-	SCRAM       Method = "scram-sha-256"
+	// SCRAM: the router authenticates the client. MD5: and takes md5 from a role whose password is of that kind. Password: by its password in clear.
+	SCRAM    Method = "scram-sha-256"
+	MD5      Method = "md5"
+	Password Method = "password"
+	// PassThrough: the server authenticates the client. Reject: nobody does.
 	PassThrough Method = "pass-through"
 	Reject      Method = "reject"
 	// Cert: the client's certificate is all the proof there is.
 	Cert Method = "cert"
 )
+
+var methods = []Method{SCRAM, MD5, Password, Cert, PassThrough, Reject}
+
+// ByPassword reports whether the router has the client prove that it knows its role's password.
+func (m Method) ByPassword() bool { return m == SCRAM || m == MD5 || m == Password }
 
 // Rule is one line: type, database, user, address, method, options.
 type Rule struct {
@@ -116,11 +124,11 @@ func Parse(line string) (Rule, error) {
 	if r.address, err = parseAddress(fields[3][0].text); err != nil {
 		return Rule{}, err
 	}
-	if !slices.Contains([]Method{SCRAM, Cert, PassThrough, Reject}, r.Method) {
-		return Rule{}, fmt.Errorf("has the method %q; choose %s, %s, %s or %s", r.Method, SCRAM, Cert, PassThrough, Reject)
+	if !slices.Contains(methods, r.Method) {
+		return Rule{}, fmt.Errorf("has the method %q; choose one of %q", r.Method, methods)
 	}
-	if r.Method == Cert && r.kind != "hostssl" {
-		return Rule{}, errors.New("has the method cert, for which it must begin with hostssl")
+	if (r.Method == Cert || r.Method == Password) && r.kind != "hostssl" {
+		return Rule{}, fmt.Errorf("has the method %s, for which it must begin with hostssl", r.Method)
 	}
 	for _, w := range slices.Concat(fields[5:]...) {
 		if err := r.set(w.text); err != nil {

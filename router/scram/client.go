@@ -24,14 +24,14 @@ const (
 
 // ErrOtherVerifier is a server whose verifier of the user is not the one that the credentials are from: its password was changed, or the server has not
 // replayed the change yet.
-var ErrOtherVerifier = errors.New("the server asks for another salt or iteration count than the credentials have")
+var ErrOtherVerifier = errors.New("the server asks for another salt, iteration count or method than the credentials are for")
 
-// ErrMethod is a server that asks for something else than SCRAM-SHA-256.
+// ErrMethod is a server that asks for something else than SCRAM-SHA-256 or md5.
 type ErrMethod struct{ Method string }
 
 // Error names the method.
 func (e *ErrMethod) Error() string {
-	return "the server asks for " + e.Method + ", not for " + Mechanism
+	return "the server asks for " + e.Method + ", not for " + Mechanism + " or md5"
 }
 
 // Client is the client's side of one login: it is shown the bodies of a server's authentication requests and returns whole messages to answer them with.
@@ -52,8 +52,8 @@ type Client struct {
 	firstBare string
 	challenge string
 	fullNonce string
-	salt      string
-	count     int
+	asked     Asked
+	md5Salt   [MD5SaltSize]byte
 	serverKey key
 	message   string
 	state     state
@@ -79,11 +79,12 @@ func (c *Client) Done() bool { return c.state == stateDone }
 // Challenged reports whether Answer is to be called next.
 func (c *Client) Challenged() bool { return c.state == stateChallenged }
 
-// Asked returns the salt and the iteration count that the server asks for, once it is Challenged.
-func (c *Client) Asked() (salt string, iterations int) { return c.salt, c.count }
+// Asked returns what the server asks for, once it is Challenged.
+func (c *Client) Asked() Asked { return c.asked }
 
 // Request takes the body of an authentication request (message R) and returns the message that answers it; empty for none. AuthenticationOk without any
-// exchange is accepted: the server trusts the router. Once an exchange has begun it counts only after the server has proved that it knows the user's verifier.
+// exchange is accepted: the server trusts the router. Once an exchange has begun it counts only after the server has proved that it knows the user's verifier,
+// which is not a part of md5.
 func (c *Client) Request(body []byte) ([]byte, error) {
 	if len(body) < 4 {
 		return nil, errors.New("an authentication request without a code")
@@ -95,6 +96,9 @@ func (c *Client) Request(body []byte) ([]byte, error) {
 		return nil, nil
 	case code == CodeSASL && c.state == stateNew:
 		return c.begin(rest)
+	case code == CodeMD5 && c.state == stateNew && len(rest) == MD5SaltSize:
+		c.md5Salt, c.asked, c.state = [MD5SaltSize]byte(rest), Asked{MD5: true}, stateChallenged
+		return nil, nil
 	case code == CodeSASLContinue && c.state == stateFirst:
 		return nil, c.takeChallenge(rest)
 	case code == CodeSASLFinal && c.state == stateAnswered:
@@ -111,7 +115,7 @@ func methodName(code uint32) string {
 	case CodePassword:
 		return "a password in clear (method password, ldap, pam, radius or bsd)"
 	case CodeMD5:
-		return "an md5 password"
+		return "an md5 password without a salt"
 	case 7, 8:
 		return "GSSAPI"
 	case 9:
@@ -170,20 +174,25 @@ func (c *Client) takeChallenge(b []byte) error {
 	if err != nil || len(salt) == 0 {
 		return errors.New("server-first-message: the salt is not base64")
 	}
-	if c.count, err = parseIterations(values[2]); err != nil {
+	if c.asked.Iterations, err = parseIterations(values[2]); err != nil {
 		return fmt.Errorf("server-first-message: iteration count: %w", err)
 	}
-	c.salt = string(salt)
+	c.asked.Salt = string(salt)
 	c.state = stateChallenged
 	return nil
 }
 
-// Answer returns the client-final-message as a whole SASLResponse; ErrOtherVerifier if the credentials are not for what the server asks.
+// Answer returns the answer to the challenge as a whole message: the client-final-message of SCRAM, or a PasswordMessage. ErrOtherVerifier if the
+// credentials are not for what the server asks.
 func (c *Client) Answer(with Credentials) ([]byte, error) {
 	if c.state != stateChallenged {
 		return nil, errors.New("nothing to answer")
 	}
-	if !with.Fit(c.salt, c.count) {
+	if c.asked.MD5 && with.Known() && with.keys().md5 != "" {
+		c.state = stateVerified
+		return message(append(answerMD5(with.keys().md5, c.md5Salt[:]), 0)), nil
+	}
+	if !with.Fit(c.asked.Salt, c.asked.Iterations) {
 		return nil, ErrOtherVerifier
 	}
 	bound := c.header

@@ -3,7 +3,8 @@
 //
 // Every physical standby has the verifier that its primary has, so one proof opens all servers of a cluster; until the password changes, and
 // not a moment longer, because the keys depend on the verifier's salt. RFC 5802 and 7677 say how; PostgreSQL's src/backend/libpq/auth-scram.c and
-// src/interfaces/libpq/fe-auth-scram.c say what it makes of them, and the errors are worded as there.
+// src/interfaces/libpq/fe-auth-scram.c say what it makes of them, and the errors are worded as there. Roles of old whose password is md5 are served as
+// well: what is stored of those is itself all that opens a server.
 //
 // The package does no I/O, reads no clock and makes no random numbers: nonces and secrets are arguments.
 package scram
@@ -76,6 +77,7 @@ type keys struct {
 	client, server key
 	salt           string
 	iterations     int
+	md5            string // the digest of a role whose password is md5; it has nothing else
 }
 
 func seal[T any](v T) func() T { return func() T { return v } }
@@ -95,7 +97,7 @@ func (c Credentials) Fit(salt string, iterations int) bool {
 		return false
 	}
 	k := c.keys()
-	return k.salt == salt && k.iterations == iterations
+	return k.md5 == "" && k.salt == salt && k.iterations == iterations
 }
 
 // FromPassword derives the credentials that a password is under a salt and an iteration count. The password must have been through SASLprep, which changes
@@ -114,6 +116,9 @@ func FromPassword(user, password, salt string, iterations int) (Credentials, err
 // Verifier returns what PostgreSQL would store for c.
 func (c Credentials) Verifier() Verifier {
 	k := c.keys()
+	if k.md5 != "" {
+		return Verifier{Kind: KindMD5, keys: seal(verifierKeys{md5: k.md5})}
+	}
 	return Verifier{
 		Kind: KindSCRAM, Salt: k.salt, Iterations: k.iterations, keys: seal(verifierKeys{stored: sha256.Sum256(k.client[:]), server: k.server}),
 	}

@@ -93,8 +93,8 @@ func TestClientWithTheExampleOfTheRFC(t *testing.T) {
 	if _, err := c.Request(request(CodeSASLContinue, rfcChallenge)); err != nil {
 		t.Fatal(err)
 	}
-	if s, n := c.Asked(); s != salt(t) || n != 4096 || !c.Challenged() {
-		t.Fatalf("asked for %q, %d", s, n)
+	if a := c.Asked(); a != (Asked{Salt: salt(t), Iterations: 4096}) || !c.Challenged() {
+		t.Fatalf("asked for %+v", a)
 	}
 	final, err := c.Answer(pencil(t))
 	if err != nil || string(final[wire.HeaderSize:]) != rfcFinal {
@@ -295,7 +295,8 @@ func TestClientRefuses(t *testing.T) {
 		want   string
 	}{
 		"short":                      {NewClient(Channel{}, "abc"), []byte{0, 0}, "without a code"},
-		"md5":                        {NewClient(Channel{}, "abc"), request(CodeMD5, "salt"), "an md5 password"},
+		"md5":                        {NewClient(Channel{}, "abc"), request(CodeMD5, "sal"), "an md5 password without a salt"},
+		"md5 in the middle":          {challenged(), request(CodeMD5, "salt"), "does not belong here"},
 		"password":                   {NewClient(Channel{}, "abc"), request(CodePassword, ""), "a password in clear"},
 		"GSS":                        {NewClient(Channel{}, "abc"), request(7, ""), "GSSAPI"},
 		"other mechanisms":           {NewClient(Channel{}, "abc"), request(CodeSASL, "OAUTHBEARER\x00\x00"), "OAUTHBEARER"},
@@ -461,8 +462,7 @@ func FuzzClient(f *testing.F) {
 		if _, err := c.Request(request(CodeSASLContinue, challenge)); err != nil {
 			return
 		}
-		salt, n := c.Asked()
-		if _, err := c.Answer(Credentials{User: "user", keys: seal(keys{salt: salt, iterations: n, server: key{1}})}); err != nil {
+		if _, err := c.Answer(Credentials{User: "user", keys: seal(keys{salt: c.Asked().Salt, iterations: c.Asked().Iterations, server: key{1}})}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Request(request(CodeSASLFinal, signature)); err == nil {

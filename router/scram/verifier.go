@@ -29,12 +29,15 @@ type Verifier struct {
 	Salt       string
 	Iterations int
 
-	keys func() verifierKeys // nil but for a KindSCRAM
+	keys func() verifierKeys // nil for a KindNone
 	// mock: nothing is a proof of it.
 	mock bool
 }
 
-type verifierKeys struct{ stored, server key }
+type verifierKeys struct {
+	stored, server key
+	md5            string // the digest of a KindMD5
+}
 
 // maxVerifier bounds the text of a verifier. PostgreSQL's own has 133 bytes.
 const maxVerifier = 1024
@@ -50,7 +53,7 @@ func ParseVerifier(text string) (Verifier, error) {
 		return Verifier{}, fmt.Errorf("a verifier of %d bytes: %w", len(text), errVerifier)
 	}
 	if digest, is := strings.CutPrefix(text, "md5"); is && len(digest) == 32 && strings.Trim(digest, "0123456789abcdef") == "" {
-		return Verifier{Kind: KindMD5}, nil
+		return Verifier{Kind: KindMD5, keys: seal(verifierKeys{md5: digest})}, nil
 	}
 	rest, is := strings.CutPrefix(text, Mechanism+"$")
 	count, rest, hasSalt := strings.Cut(rest, ":")
@@ -80,10 +83,18 @@ func ParseVerifier(text string) (Verifier, error) {
 	return v, nil
 }
 
-// Text writes a KindSCRAM as PostgreSQL stores it. It is a secret.
+// Text writes v as PostgreSQL stores it. It is a secret.
 func (v Verifier) Text() string {
 	b64 := base64.StdEncoding.EncodeToString
-	k := v.keys()
+	var k verifierKeys
+	switch v.Kind {
+	case KindNone:
+		return ""
+	case KindMD5:
+		return "md5" + v.keys().md5
+	case KindSCRAM:
+		k = v.keys()
+	}
 	return fmt.Sprintf("%s$%d:%s$%s:%s", Mechanism, v.Iterations, b64([]byte(v.Salt)), b64(k.stored[:]), b64(k.server[:]))
 }
 
@@ -116,6 +127,20 @@ func MockLike(secret []byte, user, salt string, iterations int) Verifier {
 // Fits reports whether an exchange that was begun with salt and iterations can be decided by v.
 func (v Verifier) Fits(salt string, iterations int) bool {
 	return v.Kind == KindSCRAM && v.Salt == salt && v.Iterations == iterations
+}
+
+// Asked is what a server asks its client for: SCRAM with the salt and the iteration count that it has for the user, or pretends to have; or md5. The zero
+// value is a server that asks for nothing.
+type Asked struct {
+	Salt       string
+	Iterations int
+	MD5        bool
+}
+
+// Fits reports whether v decides the exchange that a server has begun so. PostgreSQL asks for SCRAM by a made-up salt where there is no verifier of that
+// kind, and never for md5 where there is one.
+func (a Asked) Fits(v Verifier) bool {
+	return a != Asked{} && (v.Kind != KindSCRAM || !a.MD5 && v.Fits(a.Salt, a.Iterations))
 }
 
 // parseIterations reads a count: digits alone, from 1 to what an int of the server holds.
