@@ -33,8 +33,8 @@ var pure = map[string][]string{
 
 // pureImports is all that they may import.
 var pureImports = []string{
-	"bytes", "cmp", "crypto/hmac", "crypto/pbkdf2", "crypto/sha256", "crypto/subtle", "encoding/asn1", "encoding/base64", "encoding/binary", "errors", "fmt", "iter", "maps", "math", "math/bits", "net/netip", "regexp", "slices", "strconv", "strings",
-	"time", "unicode", "unicode/utf16", "unicode/utf8", "howdah/consul/schema", "howdah/router/route", "howdah/router/route/statement", "howdah/router/wire",
+	"bytes", "cmp", "crypto/hmac", "crypto/md5", "crypto/pbkdf2", "crypto/sha256", "crypto/subtle", "encoding/asn1", "encoding/base64", "encoding/binary", "encoding/hex", "errors", "fmt", "iter", "maps", "math", "math/bits", "net/netip", "regexp", "slices", "strconv", "strings",
+	"time", "unicode", "unicode/utf16", "unicode/utf8", "howdah/consul/schema", "howdah/router/route", "howdah/router/route/statement", "howdah/router/wire", "github.com/xdg-go/stringprep",
 }
 
 // impureNames are functions of allowed packages that read a clock, wait or write.

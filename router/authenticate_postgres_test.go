@@ -66,7 +66,7 @@ func startAuthenticating(t *testing.T) *authenticating {
 	primary.CreateRole(`Ödön the user's`)
 	primary.Exec("CREATE ROLE blank LOGIN")
 	primary.Exec(fmt.Sprintf("SET password_encryption = md5; CREATE ROLE older LOGIN PASSWORD '%[1]s'; CREATE ROLE old LOGIN PASSWORD '%[1]s'; CREATE ROLE older2 LOGIN PASSWORD '%[1]s'", postgrestest.Password))
-	standby := primary.NewStandby(postgrestest.WithName("two"), postgrestest.WithHBA("host all older,older2 all md5"))
+	standby := primary.NewStandby(postgrestest.WithName("two"), postgrestest.WithHBA("host all older,older2 all md5", "host all trusted all trust"))
 	standby.CatchUp(primary)
 	core, logs := observer.New(zapcore.DebugLevel)
 	dir := t.TempDir()
@@ -130,7 +130,7 @@ func TestSCRAMWithPostgres(t *testing.T) {
 		test func(*testing.T, *authenticating)
 	}{
 		{"as if direct", testAsIfDirect}, {"channel binding", testChannelBinding}, {"what works behind it", testBehindSCRAM},
-		{"a new password", testNewPassword}, {"a standby behind", testStandbyBehind}, {"roles with md5", testMD5WithPostgres}, {"passwords in clear", testClearWithPostgres}, {"without a primary", testWithoutPrimary},
+		{"a new password", testNewPassword}, {"a standby behind", testStandbyBehind}, {"roles with md5", testMD5WithPostgres}, {"passwords in clear", testClearWithPostgres}, {"whom a rule trusts", testTrustWithPostgres}, {"without a primary", testWithoutPrimary},
 	} {
 		t.Run(f.name, func(t *testing.T) { f.test(t, a) })
 	}

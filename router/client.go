@@ -46,9 +46,9 @@ type client struct {
 	signature   []byte
 	// early is what the client sent while it had no server, first the beginning of that's answer.
 	early, first *chunk
-	// certified: the client's certificate has proved who it is. otherName, if it is not empty, is why its certificate does not, though its rule wants that
+	// vouched: the client's certificate has proved who it is, or a rule trusts it. otherName, if it is not empty, is why its certificate does not, though its rule wants that
 	// beside a password.
-	certified bool
+	vouched   bool
 	otherName string
 	// began stands for what roles and databases set for the session when it logged in (beginWith); empty if that is not known.
 	began string

@@ -21,6 +21,7 @@ const maxUser = 63
 // underCertificate holds the client's certificate, which the handshake has verified, against what its rule wants. The order and what the client is told are
 // PostgreSQL's: ClientAuthentication and CheckCertAuth, src/backend/libpq/auth.c.
 func (c *client) underCertificate(r rule.Rule, mappings []rule.Mapping) error {
+	c.vouched = r.Method == rule.Cert || r.Method == rule.Trust
 	if !r.Certificate.Wanted {
 		return nil
 	}
@@ -34,10 +35,11 @@ func (c *client) underCertificate(r rule.Rule, mappings []rule.Mapping) error {
 	switch {
 	case r.Method.ByPassword(): // a client that does not know the password learns nothing of the certificate
 		return nil
+	case c.otherName != "" && r.Method == rule.Trust:
+		return because{wire.Fatal(wire.CodeInvalidAuthorization, "\"trust\" authentication failed for user \"%s\"", user), c.otherName}
 	case c.otherName != "":
 		return because{wire.Fatal(wire.CodeInvalidAuthorization, "certificate authentication failed for user \"%s\"", user), c.otherName}
 	}
-	c.certified = r.Method == rule.Cert
 	return nil
 }
 
@@ -68,7 +70,7 @@ func (c *client) rightName() error {
 	return because{refused(c.startup.Parameters["user"]), c.otherName}
 }
 
-// noKey is the end of a client with a certificate at a server that asks for more: the router knows nothing that only the user knows.
+// noKey is the end of a client that the router vouches for, at a server that asks for more: the router knows nothing that only the user knows.
 func (c *client) noKey(server *link, s *scram.Client, message []byte) error {
 	method := scram.Mechanism
 	var other *scram.ErrMethod
@@ -86,7 +88,11 @@ func (c *client) noKey(server *link, s *scram.Client, message []byte) error {
 	case !server.showed:
 		detail = "It has not asked for the router's own certificate; it does so with ssl_ca_file."
 	}
-	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s, and user \"%s\" has shown this router a certificate", c.backend.member, method, c.startup.Parameters["user"]).
+	reason := "has shown this router a certificate"
+	if c.method == rule.Trust {
+		reason = "is trusted by a rule of this router"
+	}
+	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s, and user \"%s\" %s", c.backend.member, method, c.startup.Parameters["user"], reason).
 		WithDetail("%s", detail).
 		WithHint("Let the router in as this user by its certificate: \"hostssl all all ROUTER cert map=router\" in the server's pg_hba.conf, \"router NAME USER\" in its pg_ident.conf.")}
 }

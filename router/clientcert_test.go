@@ -297,7 +297,7 @@ func TestServerTrustsTheRouterNotItsClients(t *testing.T) {
 
 // Beside a password the certificate is looked at before (verify-ca), or after it (verify-full), and what the client is told does not depend on which was wrong.
 func TestClientCertificateBesidePassword(t *testing.T) {
-	c := startCertifying(t, []string{"hostssl all bob all scram-sha-256 clientcert=verify-ca", "hostssl all all all md5 clientcert=verify-full"},
+	c := startCertifying(t, []string{"hostssl all bob all scram-sha-256 clientcert=verify-ca", "hostssl all trusted all trust clientcert=verify-full", "hostssl all all all md5 clientcert=verify-full"},
 		knows(t, map[string]string{"alice": "secret", "bob": "secret", "older": md5Of("older", "secret")}, nil))
 	for name, k := range map[string]struct {
 		shown    *tls.Config
@@ -314,19 +314,26 @@ func TestClientCertificateBesidePassword(t *testing.T) {
 		"any, but a right password": {c.named("bob"), "bob", "wrong", "28P01"},
 		"none where any would do":   {anonymous(), "bob", "secret", "28000"},
 		"another's, and md5":        {c.named("carol"), "older", "md5", "28P01"},
+		"another's, and trusted":    {c.named("carol"), "trusted", "", "28000"},
+		"all right, and trusted":    {c.named("trusted"), "trusted", "", ""},
 		"all right, and md5":        {c.named("older"), "older", "md5", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := c.begin(t, k.shown)
 			s.send(rt.Startup("user", k.user))
 			if k.want == "28000" {
-				if e := s.told(); e.Code != k.want {
+				if e := s.told(); e.Code != k.want || k.user == "trusted" && e.Message != `"trust" authentication failed for user "trusted"` {
 					t.Errorf("told %+v", e)
 				}
 				c.server.ExpectNobody()
 				return
 			}
 			at := c.server.Accept()
+			if k.user == "trusted" {
+				at.Welcome(rt.KeyData(4711, "sekr"))
+				s.welcomed()
+				return
+			}
 			if k.password == "md5" {
 				at.ExpectStartup()
 				at.Send(askMD5("salt"))

@@ -166,7 +166,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
 	c.beginWith(ctx, settings)
 	first, err := c.knock(server)
-	if err == nil && (c.endsSCRAM() || c.certified || server.showed) {
+	if err == nil && (c.endsSCRAM() || c.vouched || server.showed) {
 		err = c.logIn(server, first, authenticator{
 			ours: func() bool { return c.endsSCRAM() && c.ours(search) },
 			prove: func(by scram.Asked) error {

@@ -127,7 +127,7 @@ func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 			}
 			l.take(m)
 			continue
-		case c.certified && !isOK(m):
+		case c.vouched && !isOK(m):
 			return c.noKey(server, s, m)
 		case !said && !c.authenticated() && !a.ours():
 			return c.relayable(server, m)
@@ -162,12 +162,12 @@ func (c *client) logIn(server *link, in *chunk, a authenticator) error {
 }
 
 // authenticated reports whether the client has proved who it is.
-func (c *client) authenticated() bool { return c.certified || c.credentials.Known() }
+func (c *client) authenticated() bool { return c.vouched || c.credentials.Known() }
 
 // accepted is called when the server has let the client in, and tells the client.
 func (c *client) accepted(a authenticator) error {
 	if !c.authenticated() {
-		// The server trusts this router, or everybody; the router does not.
+		// The server trusts this router, or everybody; the router does not trust the client.
 		if err := a.prove(scram.Asked{}); err != nil {
 			return err
 		}

@@ -198,3 +198,28 @@ func testClearWithPostgres(t *testing.T, a *authenticating) {
 		t.Fatal(err)
 	}
 }
+
+// Whom a rule trusts the router lets in where the servers let the router in; nobody else.
+func testTrustWithPostgres(t *testing.T, a *authenticating) {
+	o := a.options
+	o.Rules = []string{"host all trusted,alice 127.0.0.1 trust", "host all all all reject"}
+	if err := a.Apply(o); err != nil {
+		t.Fatal(err)
+	}
+	for of, at := range map[route.Route]string{route.RW: "one", route.RO: "two"} {
+		if out, err := psql(t, connString(a.Address(of).String(), "trusted", "postgres", "sslmode=disable"), "", "SELECT current_user, current_setting('cluster_name')"); err != nil || out != "trusted|"+at {
+			t.Errorf("%s: %v: %s", of, err, out)
+		}
+	}
+	for user, want := range map[string]string{
+		"alice": `one asks for SCRAM-SHA-256, and user "alice" is trusted by a rule of this router`, "older": `a rule of this router rejects host "127.0.0.1", user "older"`,
+	} {
+		if out, err := psql(t, connString(a.Address(route.RW).String(), user, "postgres", "sslmode=disable"), postgrestest.Password, "SELECT 1"); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %s, want %s", user, out, want)
+		}
+	}
+	o.Rules = nil
+	if err := a.Apply(o); err != nil {
+		t.Fatal(err)
+	}
+}

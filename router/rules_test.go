@@ -73,7 +73,7 @@ func TestRulesChangeWhileTheRouterRuns(t *testing.T) {
 		rules []string
 		bad   string
 	}{
-		{[]string{"host all all all"}, "line 1"}, {[]string{"host all all all trust"}, "trust"}, {[]string{"host all all all scram-sha-256"}, "router-password-file"},
+		{[]string{"host all all all"}, "line 1"}, {[]string{"host all all all peer"}, "peer"}, {[]string{"host all all all scram-sha-256"}, "router-password-file"},
 		{[]string{"host all alice all reject"}, ""},
 	} {
 		o := before

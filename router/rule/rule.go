@@ -22,11 +22,12 @@ const (
 	// PassThrough: the server authenticates the client. Reject: nobody does.
 	PassThrough Method = "pass-through"
 	Reject      Method = "reject"
-	// Cert: the client's certificate is all the proof there is.
-	Cert Method = "cert"
+	// Cert: the client's certificate is all the proof there is. Trust: there is none.
+	Cert  Method = "cert"
+	Trust Method = "trust"
 )
 
-var methods = []Method{SCRAM, MD5, Password, Cert, PassThrough, Reject}
+var methods = []Method{SCRAM, MD5, Password, Cert, Trust, PassThrough, Reject}
 
 // ByPassword reports whether the router has the client prove that it knows its role's password.
 func (m Method) ByPassword() bool { return m == SCRAM || m == MD5 || m == Password }
