@@ -30,7 +30,7 @@ func main() {
 	}
 }
 
-const usage = `usage: go run ./bench failover [-n 5] [-faults list] [-lease 3s] [-members 3] [-out dir]`
+const usage = `usage: go run ./bench failover [-n 5] [-faults list] [-mode async|on|strict] [-lease 3s] [-members 3] [-out dir]`
 
 func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "campaign" {
@@ -58,6 +58,7 @@ type options struct {
 	faults  []fault
 	lease   time.Duration
 	members int
+	mode    string
 	out     string
 	keep    bool
 	root    string
@@ -67,6 +68,9 @@ type options struct {
 // command is what repeats the campaign.
 func (o options) command() string {
 	text := fmt.Sprintf("go run ./bench failover -n %d -lease %s -members %d", o.n, o.lease, o.members)
+	if o.mode != "async" {
+		text += " -mode " + o.mode
+	}
 	if o.list != "" {
 		text += " -faults " + o.list
 	}
@@ -80,6 +84,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.list, "faults", "", "which faults, separated by commas; all if empty")
 	f.DurationVar(&o.lease, "lease", schema.DefaultClusterConfig().Lease.D(), "the lease")
 	f.IntVar(&o.members, "members", 3, "how many members")
+	f.StringVar(&o.mode, "mode", "async", "the replication: async, on or strict")
 	f.StringVar(&o.out, "out", "", "a directory for failover.md and failover.json; empty for standard output alone")
 	f.BoolVar(&o.keep, "keep", false, "keep the cluster's directory with its logs")
 	if err := f.Parse(args); err != nil {
@@ -90,6 +95,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.n < 1 || o.members < 2 {
 		return o, errors.New("-n must be 1 or more, -members 2 or more")
+	}
+	if _, known := synchronousModes[o.mode]; !known {
+		return o, fmt.Errorf("-mode: %q is not allowed; choose async, on or strict", o.mode)
 	}
 	var err error
 	if o.faults, err = chosen(o.list); err != nil {
@@ -123,6 +131,7 @@ func (o options) settings(ctx context.Context, dir string) (settings, error) {
 		Members: o.members, Config: schema.DefaultClusterConfig(), Log: zap.NewNop(),
 	}
 	s.Config.Lease = schema.Duration(o.lease)
+	s.Config.SynchronousMode = synchronousModes[o.mode]
 	if err := s.Config.Validate(); err != nil {
 		return s, err
 	}
