@@ -69,6 +69,8 @@ func (c *Router) Declare(s *options.Set) {
 	s.String(&c.ListenRW, "listen-rw", "where clients connect that want the primary", address)
 	s.String(&c.ListenRO, "listen-ro", "where clients connect that only read", address)
 	s.String(&c.APIListen, "api-listen", "where /health, /metrics and /status are", address)
+	s.String(&c.UnixSocketDir, "unix-socket-dir", "a directory in which each of these listeners has a Unix-domain socket too, .s.PGSQL.PORT; with @ in front, a name in the abstract namespace", options.Placeholder("DIR"))
+	s.String(&c.UnixSocketMode, "unix-socket-mode", "the permissions of these sockets, in octal digits")
 	s.Bool(&c.ReusePort, "so-reuseport", "another router may listen at the same addresses, to take over while this one drains (SO_REUSEPORT)")
 	s.Duration(&c.FailoverWait, "failover-wait", "how long a new session waits for a server, and a running one before a transaction on a primary that is about to stop", 0, anyTime)
 	s.Int(&c.MaxClients, "max-clients", "how many sessions are admitted", 0, anyNumber)

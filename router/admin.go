@@ -65,7 +65,7 @@ func (r *Router) serveConsole(ctx context.Context, conn *link, s wire.Startup, l
 		return
 	}
 	defer r.consoles.open.Add(-1)
-	stop := context.AfterFunc(ctx, func() { conn.tcp.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { conn.socket.SetDeadline(past) })
 	defer stop()
 	err := r.loginConsole(conn, s)
 	if err == nil {
@@ -86,7 +86,7 @@ func (r *Router) serveConsole(ctx context.Context, conn *link, s wire.Startup, l
 
 // loginConsole finds out who is there. In clear a console is for this machine alone: SCRAM hides the password, and nothing what follows.
 func (r *Router) loginConsole(conn *link, s wire.Startup) error {
-	if from, is := conn.tcp.RemoteAddr().(*net.TCPAddr); conn.tls == nil && (!is || !from.IP.IsLoopback()) {
+	if from, is := conn.from().(*net.TCPAddr); conn.tls == nil && is && !from.IP.IsLoopback() {
 		return wire.Fatal(wire.CodeInvalidAuthorization, "the console takes no connection from another machine without TLS").
 			WithHint("Connect with sslmode=require or higher, or from the router's own machine.")
 	}
@@ -271,7 +271,7 @@ func (c *client) view() console.Client {
 	b := c.r.sessions.backendOf(c)
 	v := console.Client{
 		ID: c.account.id, User: c.startup.Parameters["user"], Database: database(c.startup), Route: string(c.route),
-		Addr: c.conn.RemoteAddr().String(), LocalAddr: c.conn.LocalAddr().String(), Application: c.startup.Parameters["application_name"],
+		Addr: c.conn.from().String(), LocalAddr: c.conn.LocalAddr().String(), Application: c.startup.Parameters["application_name"],
 		ConnectedAt: c.account.since, Held: c.account.stuck.Load(),
 	}
 	if c.conn.tls != nil {

@@ -75,6 +75,7 @@ func startAuthenticating(t *testing.T) *authenticating {
 	a.rig = startLogging(t, zap.New(core), option, func(o *router.Options) {
 		o.AuthType = router.AuthSCRAM
 		o.OwnPassword = func() (string, error) { return routerSecret, nil }
+		o.UnixSocketDir = socketDir(t)
 		a.options = *o
 	})
 	a.know.Hear(rt.Primary("one", primary.Addr(), 1), rt.Standby("two", standby.Addr(), 1))
@@ -130,7 +131,7 @@ func TestSCRAMWithPostgres(t *testing.T) {
 		test func(*testing.T, *authenticating)
 	}{
 		{"as if direct", testAsIfDirect}, {"channel binding", testChannelBinding}, {"what works behind it", testBehindSCRAM},
-		{"a new password", testNewPassword}, {"a standby behind", testStandbyBehind}, {"roles with md5", testMD5WithPostgres}, {"passwords in clear", testClearWithPostgres}, {"whom a rule trusts", testTrustWithPostgres}, {"without a primary", testWithoutPrimary},
+		{"a new password", testNewPassword}, {"a standby behind", testStandbyBehind}, {"roles with md5", testMD5WithPostgres}, {"passwords in clear", testClearWithPostgres}, {"whom a rule trusts", testTrustWithPostgres}, {"by a Unix-domain socket", testUnixSocketWithPostgres}, {"without a primary", testWithoutPrimary},
 	} {
 		t.Run(f.name, func(t *testing.T) { f.test(t, a) })
 	}

@@ -92,7 +92,7 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 
 // receive returns the client that a connection is of, admitted; nil if there is none to be served.
 func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *client {
-	log := r.log.WithLazy(zap.Stringer("client", conn.RemoteAddr())) // most sessions log nothing
+	log := r.log.WithLazy(zap.Stringer("client", conn.from())) // most sessions log nothing
 	startup, err := r.greet(ctx, conn)
 	// A client is admitted first and counts as started then, so that a drain overlooks none.
 	started := sync.OnceFunc(func() { r.unstarted.Add(-1) })
@@ -157,14 +157,16 @@ func (c *client) wishes(of route.Route) error {
 // either order, and then go on; or begin with TLS at once.
 func (r *Router) greet(ctx context.Context, conn *link) (wire.Startup, error) {
 	conn.SetDeadline(time.Now().Add(r.live().LoginTimeout))
-	stop := context.AfterFunc(ctx, func() { conn.tcp.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { conn.socket.SetDeadline(past) })
 	defer stop()
-	raw, err := conn.tcp.SyscallConn()
-	if err == nil {
-		err = r.setUserTimeout(raw)
-	}
-	if err != nil {
-		return wire.Startup{}, err
+	if tcp, is := conn.socket.(*net.TCPConn); is {
+		raw, err := tcp.SyscallConn()
+		if err == nil {
+			err = r.setUserTimeout(raw)
+		}
+		if err != nil {
+			return wire.Startup{}, err
+		}
 	}
 	s, err := r.firstPacket(ctx, conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, new(errHandshake)) {
@@ -181,7 +183,7 @@ func (r *Router) firstPacket(ctx context.Context, conn *link) (wire.Startup, err
 	asked := map[wire.Kind]bool{}
 	if b, err := conn.first(); err != nil {
 		return wire.Startup{}, err
-	} else if b == wire.TLSHandshake && r.tls != nil {
+	} else if b == wire.TLSHandshake && r.tls != nil && !conn.local() {
 		asked[wire.KindSSL], asked[wire.KindGSS] = true, true
 		if err := r.handshake(ctx, conn, true); err != nil {
 			return wire.Startup{}, err
@@ -220,7 +222,7 @@ func (r *Router) turnAway(conn *link, err error, log *zap.Logger) {
 		r.farewell(conn, told)
 	case errors.Is(err, wire.ErrDirectTLS), errors.As(err, new(errHandshake)) && !handshakeEnded(err):
 		log.Info("client turned away", append(why(err), zap.Error(err))...)
-		r.linger(conn.tcp)
+		r.linger(conn.socket)
 	case errors.Is(err, io.EOF):
 		log.Debug("connection closed before a startup packet") // a health check, most likely
 	default:
@@ -251,7 +253,7 @@ func (r *Router) farewell(conn *link, e *wire.Error) {
 }
 
 // linger is the end of farewell for a client whose last word was TLS's own: an alert.
-func (r *Router) linger(conn *net.TCPConn) {
+func (r *Router) linger(conn socket) {
 	conn.SetDeadline(time.Now().Add(r.live().FarewellTimeout))
 	if conn.CloseWrite() == nil {
 		io.CopyN(io.Discard, conn, maxDiscard)

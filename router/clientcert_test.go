@@ -143,7 +143,7 @@ func TestClientCertificateAlerts(t *testing.T) {
 				s.Write(append(rt.Startup("user", "alice"), make([]byte, 64<<10)...))
 				_, err = io.ReadAll(s)
 				// What it sent is not answered with a reset, which could destroy the alert before it is read.
-				if _, err := p.TCPConn.Read(make([]byte, 1)); err != io.EOF {
+				if _, err := p.Conn.Read(make([]byte, 1)); err != io.EOF {
 					t.Errorf("%s: then %v", want, err)
 				}
 			}
@@ -241,7 +241,7 @@ func (c *certifying) answers(t *testing.T, asked, secured, wants bool, request [
 				config.ClientAuth = tls.RequireAnyClientCert
 			}
 			p.SetDeadline(time.Now().Add(rt.Patience))
-			conn = tls.Server(p.TCPConn, config)
+			conn = tls.Server(p.Conn, config)
 		}
 	}
 	if _, err := wire.ReadStartup(conn); err != nil {

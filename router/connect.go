@@ -163,7 +163,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { server.tcp.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { server.socket.SetDeadline(past) })
 	c.beginWith(ctx, settings)
 	first, err := c.knock(server)
 	if err == nil && (c.endsSCRAM() || c.vouched || server.showed) {

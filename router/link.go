@@ -14,10 +14,10 @@ import (
 
 // link is the connection to a client: a socket, and TLS over it where the client asked for that.
 type link struct {
-	// Conn is what is read and written: tcp, or TLS over it.
+	// Conn is what is read and written: socket, or TLS over it.
 	net.Conn
-	tcp *net.TCPConn
-	tls *tls.Conn // nil for plaintext
+	socket socket
+	tls    *tls.Conn // nil for plaintext
 	// endPoint is the hash of the certificate that the client was shown, for channel binding; nil without TLS, or where the certificate's signature has none.
 	endPoint []byte
 	// cancels are the cancel requests that are on their way to a server. Of the client's lock.
@@ -27,7 +27,14 @@ type link struct {
 	showed  bool
 }
 
-func newLink(tcp *net.TCPConn) *link { return &link{Conn: tcp, tcp: tcp} }
+// socket is a *net.TCPConn, or the *net.UnixConn of a client.
+type socket interface {
+	net.Conn
+	CloseWrite() error
+	SyscallConn() (syscall.RawConn, error)
+}
+
+func newLink(s socket) *link { return &link{Conn: s, socket: s} }
 
 // secure goes over to TLS after a handshake that has succeeded.
 func (l *link) secure(t *tls.Conn) { l.Conn, l.tls = shortRecords{t}, t }
@@ -50,7 +57,7 @@ func (c shortRecords) Write(b []byte) (n int, err error) {
 }
 
 // Close closes the socket. A TLS close_notify would have to wait for a peer that may not read; CloseWrite sends it.
-func (l *link) Close() error { return l.tcp.Close() }
+func (l *link) Close() error { return l.socket.Close() }
 
 // CloseWrite says that nothing more will come.
 func (l *link) CloseWrite() error {
@@ -59,15 +66,19 @@ func (l *link) CloseWrite() error {
 			return err
 		}
 	}
-	return l.tcp.CloseWrite()
+	return l.socket.CloseWrite()
 }
 
-// reset makes the next Close throw away what the kernel still holds for the peer.
-func (l *link) reset() error { return l.tcp.SetLinger(0) }
+// reset makes the next Close throw away what the kernel still holds for the peer. A Unix-domain socket holds nothing that the peer does not have.
+func (l *link) reset() {
+	if tcp, is := l.socket.(*net.TCPConn); is {
+		tcp.SetLinger(0)
+	}
+}
 
 // first waits for the first byte and leaves it unread.
 func (l *link) first() (byte, error) {
-	raw, err := l.tcp.SyscallConn()
+	raw, err := l.socket.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +100,7 @@ func (l *link) first() (byte, error) {
 
 // unread reports whether the socket holds bytes that nobody has read. It does not wait.
 func (l *link) unread() (bool, error) {
-	raw, err := l.tcp.SyscallConn()
+	raw, err := l.socket.SyscallConn()
 	if err != nil {
 		return false, err
 	}
@@ -106,7 +117,7 @@ func (l *link) unread() (bool, error) {
 
 // hungUp reports whether the other side has closed the connection, also behind bytes that nobody has read yet. It does not wait.
 func (l *link) hungUp() (bool, error) {
-	raw, err := l.tcp.SyscallConn()
+	raw, err := l.socket.SyscallConn()
 	if err != nil {
 		return false, err
 	}

@@ -42,6 +42,9 @@ func (r *Router) listen() error {
 		}
 		r.listeners[of] = l
 	}
+	if err := r.listenUnix(); err != nil {
+		return err
+	}
 	if r.o.APIListen != "" {
 		l, err := lc.Listen(context.Background(), "tcp", r.o.APIListen)
 		if err != nil {
@@ -55,6 +58,9 @@ func (r *Router) listen() error {
 // closeListeners stops admitting clients. The API, if it is served, is closed with its server.
 func (r *Router) closeListeners() {
 	for _, l := range r.listeners {
+		l.Close()
+	}
+	for _, l := range r.sockets {
 		l.Close()
 	}
 }
@@ -80,15 +86,15 @@ func (r *Router) accept(ctx context.Context, l net.Listener, of route.Route) err
 		default:
 			return err
 		}
-		tcp := conn.(*net.TCPConn) // net.Listen("tcp") makes no other
+		link := newLink(conn.(socket)) // listeners make no others
 		if r.unstarted.Add(1) > maxUnstarted {
 			r.unstarted.Add(-1)
 			r.metrics.refused(wire.CodeTooManyConnections)
-			tcp.SetLinger(0)
-			tcp.Close()
+			link.reset()
+			link.Close()
 			continue
 		}
-		r.work.Go(func() { r.serve(ctx, newLink(tcp), of) })
+		r.work.Go(func() { r.serve(ctx, link, of) })
 	}
 }
 

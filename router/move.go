@@ -221,7 +221,7 @@ func (a *auto) reattachTo(search context.Context, p *pump, b backend) error {
 	if err != nil {
 		return unlessLater(err)
 	}
-	stop := context.AfterFunc(ctx, func() { rd.conn.tcp.Close() })
+	stop := context.AfterFunc(ctx, func() { rd.conn.socket.Close() })
 	err = a.equip(rd, now)
 	if a.dismissed == (reign{b.member, b.epoch}) {
 		err = wire.Fatal(wire.CodeAdminShutdown, "%s has ended this session and goes on with others", b.member)

@@ -27,6 +27,9 @@ type Options struct {
 	Listen, ListenRW, ListenRO string
 	// APIListen is the host:port of /health, /metrics, /status and /events; empty for none.
 	APIListen string
+	// UnixSocketDir is the directory in which each listener has a Unix-domain socket as well, .s.PGSQL.PORT; empty for none. With @ in front it is a name in
+	// the abstract namespace. UnixSocketMode are the permissions of the sockets, in octal digits.
+	UnixSocketDir, UnixSocketMode string
 	// ReusePort lets another router of the same user listen at the same addresses (SO_REUSEPORT), to take over while this one drains.
 	ReusePort bool
 
@@ -117,6 +120,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Listen:            "127.0.0.1:6432",
+		UnixSocketMode:    "0777",
 		TLSMode:           TLSDisable,
 		TLSMinVersion:     "TLSv1.2",
 		AuthType:          AuthAuto,
@@ -159,6 +163,7 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: %w", l.key, err))
 		}
 	}
+	errs = append(errs, o.validateUnixSocket()...)
 	errs = append(errs, o.validateTLS()...)
 	if _, err := route.ParseConsistency(string(o.Consistency)); err != nil {
 		errs = append(errs, fmt.Errorf("consistency: %q is not allowed; choose eventual, session or strict", o.Consistency))

@@ -80,12 +80,12 @@ const idleRead = 2 << 10
 
 func (c *client) newPump(src, dst net.Conn, step func([]byte) session.Order, moved meter, held *chunk) (*pump, error) {
 	p := &pump{c: c, src: src, dst: dst, server: c.server, step: step, moved: moved, held: held}
-	tcp, plain := src.(*net.TCPConn)
+	plaintext, plain := src.(socket)
 	if !plain {
 		p.idle = make([]byte, idleRead)
 		return p, nil
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := plaintext.SyscallConn()
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,7 @@ type Router struct {
 	instance  uint16
 
 	listeners map[route.Route]net.Listener
+	sockets   map[route.Route]*unixListener
 	tls       *tls.Config // nil: TLS is declined
 	api       net.Listener
 	// authorities are those of servers' certificates; nil where none is verified.
@@ -105,6 +106,7 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	r := &Router{
 		o: o, knowledge: k, now: now, log: log, instance: wire.Instance(o.Name),
 		listeners: map[route.Route]net.Listener{},
+		sockets:   map[route.Route]*unixListener{},
 		sessions:  newRegistry(),
 		finish:    make(chan struct{}, 1),
 	}
@@ -173,7 +175,7 @@ func (r *Router) Run(ctx context.Context) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
-	failed := make(chan error, 1+len(r.listeners))
+	failed := make(chan error, 1+len(r.listeners)+len(r.sockets))
 	if !r.own.Enabled() {
 		r.log.Info("no password for the role " + own.Role + " is given (router-password-file): what the router would ask servers itself is off")
 	}
@@ -184,13 +186,19 @@ func (r *Router) Run(ctx context.Context) error {
 	var support, accepting sync.WaitGroup
 	support.Go(func() { r.learn(serving) })
 	closeAPI := r.serveAPI(&support, failed)
-	for of, l := range r.listeners {
-		r.log.Info("router listens", zap.String("route", string(of)), zap.Stringer("address", l.Addr()))
+	r.logListeners()
+	accept := func(l net.Listener, of route.Route) {
 		accepting.Go(func() {
 			if err := r.accept(serving, l, of); err != nil {
 				failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)
 			}
 		})
+	}
+	for of, l := range r.listeners {
+		accept(l, of)
+	}
+	for of, l := range r.sockets {
+		accept(l, of)
 	}
 	var err error
 	select {

@@ -56,8 +56,9 @@ func (c *client) underRules() error {
 	if who.Database == "" {
 		who.Database = who.User
 	}
-	host := c.conn.RemoteAddr().String()
-	if a, is := c.conn.RemoteAddr().(*net.TCPAddr); is {
+	who.Local = c.conn.local()
+	host := c.conn.from().String()
+	if a, is := c.conn.from().(*net.TCPAddr); is {
 		who.Address = a.AddrPort().Addr().Unmap()
 		host = who.Address.String()
 	}
@@ -79,6 +80,9 @@ func (c *client) underRules() error {
 		c.auth = AuthPassThrough
 	default:
 		c.auth = AuthSCRAM
+	}
+	if matched.Method == rule.Peer {
+		return c.underPeer(matched, o.mappings)
 	}
 	return c.underCertificate(matched, o.mappings)
 }

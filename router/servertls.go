@@ -177,7 +177,7 @@ func (r *Router) dialServer(ctx context.Context, address string) (*link, error) 
 	if r.o.ServerTLSMode == ServerTLSDisable {
 		return l, nil
 	}
-	stop := context.AfterFunc(ctx, func() { l.tcp.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { l.socket.SetDeadline(past) })
 	defer stop()
 	if err := r.askForTLS(ctx, l, address); err != nil {
 		l.Close()
@@ -264,5 +264,5 @@ func (r *Router) dialOwn(ctx context.Context, address string) (net.Conn, *net.TC
 	if err != nil {
 		return nil, nil, err
 	}
-	return l.Conn, l.tcp, nil
+	return l.Conn, l.socket.(*net.TCPConn), nil // a dialler of "tcp" makes no other
 }

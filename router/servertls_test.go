@@ -34,7 +34,7 @@ func acceptsTLS(t *testing.T, s *rt.Peer, certFile, keyFile string) secured {
 		t.Fatal(err)
 	}
 	s.SetDeadline(time.Now().Add(rt.Patience))
-	conn := tls.Server(s.TCPConn, &tls.Config{Certificates: []tls.Certificate{pair}})
+	conn := tls.Server(s.Conn, &tls.Config{Certificates: []tls.Certificate{pair}})
 	if err := conn.HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestServerTLSRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.SetDeadline(time.Now().Add(rt.Patience))
-			conn := tls.Server(p.TCPConn, &tls.Config{Certificates: []tls.Certificate{pair}})
+			conn := tls.Server(p.Conn, &tls.Config{Certificates: []tls.Certificate{pair}})
 			_, err = wire.ReadStartup(conn)
 			if (err != nil) != k.refuses {
 				t.Errorf("startup packet: %v", err)

@@ -176,7 +176,7 @@ func endPoint(c *x509.Certificate) []byte {
 
 // answerSSL answers an SSLRequest, and shakes hands where TLS is offered.
 func (r *Router) answerSSL(ctx context.Context, l *link) error {
-	if r.tls == nil {
+	if r.tls == nil || l.local() {
 		_, err := l.Write([]byte{'N'})
 		return err
 	}
@@ -197,7 +197,7 @@ func (r *Router) answerSSL(ctx context.Context, l *link) error {
 
 // encrypted refuses a session in clear where TLS is required.
 func (r *Router) encrypted(l *link, s wire.Startup) error {
-	if r.o.TLSMode != TLSRequire || l.tls != nil || s.Kind != wire.KindStartup {
+	if r.o.TLSMode != TLSRequire || l.tls != nil || l.local() || s.Kind != wire.KindStartup {
 		return nil
 	}
 	return wire.Fatal(wire.CodeInvalidAuthorization, "this router takes no connection without TLS").

@@ -37,7 +37,7 @@ type secured struct {
 // secure goes over to TLS on a connection that the router has agreed to.
 func secure(t *testing.T, p *rt.Peer, config *tls.Config) (secured, error) {
 	p.SetDeadline(time.Now().Add(rt.Patience))
-	conn := tls.Client(p.TCPConn, config)
+	conn := tls.Client(p.Conn, config)
 	return secured{conn, t}, conn.HandshakeContext(t.Context())
 }
 
@@ -241,7 +241,7 @@ func TestTLSRecordsAreShort(t *testing.T) {
 	p.Send(rt.SSLRequest)
 	p.Expect([]byte{'S'})
 	p.SetDeadline(time.Now().Add(rt.Patience))
-	meter := &records{Conn: p.TCPConn}
+	meter := &records{Conn: p.Conn}
 	c := secured{tls.Client(meter, &tls.Config{RootCAs: pool, ServerName: "localhost"}), t}
 	c.send(rt.Startup("user", "alice"))
 	s := server.Accept()

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,14 +21,26 @@ const Patience = 10 * time.Second
 // Peer is one end of a connection that plays its part by hand. A part that goes wrong fails the
 // test and ends the goroutine.
 type Peer struct {
-	*net.TCPConn
+	Conn
 	t testing.TB
 }
 
-// Dial connects to address as a client. The connection is closed at the test's end.
+// Conn is a *net.TCPConn or a *net.UnixConn.
+type Conn interface {
+	net.Conn
+	CloseWrite() error
+	SetReadBuffer(bytes int) error
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// Dial connects to address as a client; the address of a Unix-domain socket begins with / or @. The connection is closed at the test's end.
 func Dial(t testing.TB, address string) *Peer {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, Patience)
+	network := "tcp"
+	if strings.HasPrefix(address, "/") || strings.HasPrefix(address, "@") {
+		network = "unix"
+	}
+	conn, err := net.DialTimeout(network, address, Patience)
 	p := newPeer(t, conn)
 	p.check(err, "dial")
 	return p
@@ -38,10 +52,17 @@ func Play(t testing.TB, conn net.Conn) *Peer { return newPeer(t, conn) }
 func newPeer(t testing.TB, conn net.Conn) *Peer {
 	p := &Peer{t: t}
 	if conn != nil {
-		p.TCPConn = conn.(*net.TCPConn)
+		p.Conn = conn.(Conn)
 		t.Cleanup(func() { conn.Close() })
 	}
 	return p
+}
+
+// SetLinger has the connection reset when it is closed, if sec is 0. A Unix-domain socket knows no reset.
+func (p *Peer) SetLinger(sec int) {
+	if tcp, is := p.Conn.(*net.TCPConn); is {
+		tcp.SetLinger(sec)
+	}
 }
 
 // Fail fails the test and ends the goroutine.

@@ -25,16 +25,18 @@ const (
 	// Cert: the client's certificate is all the proof there is. Trust: there is none.
 	Cert  Method = "cert"
 	Trust Method = "trust"
+	// Peer: the user of the operating system at the other end of a Unix-domain socket is.
+	Peer Method = "peer"
 )
 
-var methods = []Method{SCRAM, MD5, Password, Cert, Trust, PassThrough, Reject}
+var methods = []Method{SCRAM, MD5, Password, Cert, Peer, Trust, PassThrough, Reject}
 
 // ByPassword reports whether the router has the client prove that it knows its role's password.
 func (m Method) ByPassword() bool { return m == SCRAM || m == MD5 || m == Password }
 
 // Rule is one line: type, database, user, address, method, options.
 type Rule struct {
-	kind             string // host, hostssl or hostnossl
+	kind             string // local, host, hostssl or hostnossl
 	databases, users []word
 	address          netip.Prefix // not valid: all
 	Method           Method
@@ -45,7 +47,8 @@ type Rule struct {
 type Certificate struct {
 	// Wanted: there must be one. Named: and it must be the user's.
 	Wanted, Named bool
-	// DN: its name is the whole distinguished name, not the common name. Map is the ident map by which that is a user's name; empty: it is one itself.
+	// DN: its name is the whole distinguished name, not the common name. Map is the ident map by which that, or with the method peer the name of
+	// the user of the operating system, is a user's name; empty: it is one itself.
 	DN  bool
 	Map string
 }
@@ -62,6 +65,7 @@ func (w word) is(keyword string) bool { return !w.quoted && w.text == keyword }
 type Client struct {
 	Address        netip.Addr
 	TLS            bool
+	Local          bool // by a Unix-domain socket
 	User, Database string
 	// Replication: a physical replication connection, which belongs to no database.
 	Replication bool
@@ -80,6 +84,8 @@ func Find(rules []Rule, c Client) (Rule, bool) {
 // matches follows check_hba in PostgreSQL's src/backend/libpq/hba.c.
 func (r *Rule) matches(c Client) bool {
 	switch {
+	case (r.kind == "local") != c.Local:
+		return false
 	case r.kind == "hostssl" && !c.TLS, r.kind == "hostnossl" && c.TLS:
 		return false
 	case r.address.IsValid() && !r.address.Contains(c.Address.Unmap().WithZone("")):
@@ -102,11 +108,14 @@ func (r *Rule) matches(c Client) bool {
 // Parse reads a line. The error says what is allowed.
 func Parse(line string) (Rule, error) {
 	fields, err := split(line)
+	if err == nil && len(fields) > 3 && len(fields[0]) == 1 && fields[0][0].text == "local" {
+		fields = slices.Insert(fields, 3, []word{{text: "all"}}) // such a line has no address
+	}
 	switch {
 	case err != nil:
 		return Rule{}, err
 	case len(fields) < 5:
-		return Rule{}, fmt.Errorf("has %d fields; want type, database, user, address, method and perhaps options, as in pg_hba.conf", len(fields))
+		return Rule{}, fmt.Errorf("has %d fields; want type, database, user, address (not with local), method and perhaps options, as in pg_hba.conf", len(fields))
 	}
 	for _, i := range []int{0, 3, 4} {
 		if len(fields[i]) != 1 {
@@ -114,8 +123,8 @@ func Parse(line string) (Rule, error) {
 		}
 	}
 	r := Rule{kind: fields[0][0].text, databases: fields[1], users: fields[2], Method: Method(fields[4][0].text)}
-	if !slices.Contains([]string{"host", "hostssl", "hostnossl"}, r.kind) {
-		return Rule{}, fmt.Errorf("begins with %q; choose host, hostssl or hostnossl", r.kind)
+	if !slices.Contains([]string{"local", "host", "hostssl", "hostnossl"}, r.kind) {
+		return Rule{}, fmt.Errorf("begins with %q; choose local, host, hostssl or hostnossl", r.kind)
 	}
 	for _, w := range append(slices.Clone(r.databases), r.users...) {
 		if !w.quoted && (w.text == "samerole" || w.text == "samegroup" || strings.IndexAny(w.text, "+@/") == 0) {
@@ -128,8 +137,13 @@ func Parse(line string) (Rule, error) {
 	if !slices.Contains(methods, r.Method) {
 		return Rule{}, fmt.Errorf("has the method %q; choose one of %q", r.Method, methods)
 	}
-	if (r.Method == Cert || r.Method == Password) && r.kind != "hostssl" {
-		return Rule{}, fmt.Errorf("has the method %s, for which it must begin with hostssl", r.Method)
+	switch {
+	case r.Method == Cert && r.kind != "hostssl":
+		return Rule{}, errors.New("has the method cert, for which it must begin with hostssl")
+	case r.Method == Password && r.kind != "hostssl" && r.kind != "local":
+		return Rule{}, errors.New("has the method password, for which it must begin with hostssl or local")
+	case r.Method == Peer && r.kind != "local":
+		return Rule{}, errors.New("has the method peer, for which it must begin with local")
 	}
 	for _, w := range slices.Concat(fields[5:]...) {
 		if err := r.set(w.text); err != nil {
@@ -149,8 +163,8 @@ func (r *Rule) set(option string) error {
 	switch {
 	case !found || !slices.Contains([]string{"clientcert", "clientname", "map"}, name):
 		return fmt.Errorf("has the option %q; choose clientcert=verify-ca, clientcert=verify-full, clientname=CN, clientname=DN or map=NAME", option)
-	case name == "map" && r.Method != Cert:
-		return errors.New("has the option map, which is for the method cert only")
+	case name == "map" && r.Method != Cert && r.Method != Peer:
+		return errors.New("has the option map, which is for the methods cert and peer only")
 	case name == "map":
 		c.Map = value
 	case r.kind != "hostssl":

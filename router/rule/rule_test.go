@@ -52,6 +52,23 @@ func TestFind(t *testing.T) {
 			t.Errorf("%+v: %q", c, got.Method)
 		}
 	}
+	for _, c := range []struct {
+		user  string
+		local bool
+		want  Method
+	}{{"alice", true, Peer}, {"bob", true, ""}, {"alice", false, SCRAM}, {"bob", false, SCRAM}} {
+		var rules []Rule
+		for _, line := range []string{"local all alice peer", "host all all all scram-sha-256"} {
+			r, err := Parse(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules = append(rules, r)
+		}
+		if got, _ := Find(rules, Client{Local: c.local, User: c.user, Database: "x", Address: netip.MustParseAddr("10.1.1.1")}); got.Method != c.want {
+			t.Errorf("%+v: %q", c, got.Method)
+		}
+	}
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -59,7 +76,7 @@ func TestParseRefuses(t *testing.T) {
 		"":                               "0 fields",
 		"# host all all all reject":      "0 fields",
 		"host all all reject":            "4 fields",
-		"host all all all reject map=x":  "for the method cert only",
+		"host all all all reject map=x":  "for the methods cert and peer only",
 		"hostssl all all all reject x":   "choose clientcert=verify-ca",
 		"hostssl all all all reject x=y": "choose clientcert=verify-ca",
 
@@ -67,13 +84,17 @@ func TestParseRefuses(t *testing.T) {
 		"hostnossl all all all cert":                                 "begin with hostssl",
 		"host all all all scram-sha-256 clientcert=verify-ca":        "begin with hostssl",
 		"host all all all scram-sha-256 clientname=CN":               "begin with hostssl",
-		"hostssl all all all scram-sha-256 map=x":                    "for the method cert only",
+		"hostssl all all all scram-sha-256 map=x":                    "for the methods cert and peer only",
 		"hostssl all all all scram-sha-256 clientcert=verify-full,1": "choose clientcert",
 		"hostssl all all all scram-sha-256 clientcert=1":             "choose verify-ca or verify-full",
 		"hostssl all all all cert clientcert=verify-ca":              "verify-full always",
 		"hostssl all all all cert clientname=cn":                     "choose CN or DN",
-		"local all all all reject":                                   "choose host",
-		"host all all all peer":                                      `choose one of ["scram-sha-256"`,
+		"local all all all reject":                                   "has the method \"all\"",
+		"host all all all peer":                                      "must begin with local",
+		"local all all all scram-sha-256":                            "has the method \"all\"",
+		"local all all cert":                                         "must begin with hostssl",
+		"local all all scram-sha-256 clientcert=verify-ca":           "must begin with hostssl",
+		"host all all all ldap":                                      `choose one of ["scram-sha-256"`,
 		"host all all all reject,reject":                             "lists are for databases and users",
 		"host all all 10.0.0.1/8 reject":                             "did you mean 10.0.0.0/8",
 		"host all all 10.0.0.0/33 reject":                            "want all, an address",
