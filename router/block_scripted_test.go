@@ -1,0 +1,131 @@
+package router_test
+
+import (
+	"testing"
+
+	"howdah/consul/schema"
+	"howdah/router"
+	rt "howdah/router/routertest"
+)
+
+const beginReadOnly = "BEGIN READ ONLY ISOLATION LEVEL READ COMMITTED"
+
+// startBlock is startReading with a block that the standby has.
+func startBlock(t *testing.T, change ...func(*router.Options)) *reading {
+	t.Helper()
+	g := startReading(t, change...)
+	g.connected(aRead)
+	g.inBlock(beginReadOnly, "BEGIN", 'T')
+	return g
+}
+
+// inBlock has the standby carry out a statement that leaves that transaction status behind.
+func (g *reading) inBlock(sql, tag string, status byte) {
+	g.t.Helper()
+	g.client.Send(rt.Query(sql))
+	g.standby.Expect(rt.Query(sql))
+	g.standby.Send(rt.Complete(tag), rt.Ready(status))
+	g.client.Expect(rt.Complete(tag), rt.Ready(status))
+}
+
+// What waits for transactions waits for one on a standby as well, and what holds sessions lets it go on to its end.
+func TestABlockOnAStandbyIsUnderWay(t *testing.T) {
+	for name, hold := range map[string]func(*reading) (release func()){
+		"drain": func(g *reading) func() {
+			idle, idleServer := g.login()
+			stopped := make(chan struct{})
+			go func() { defer close(stopped); g.stop() }()
+			idle.ExpectError("57P01")
+			idle.Close()
+			idleServer.Expect(rt.Terminate)
+			return func() {
+				g.client.ExpectError("57P01")
+				g.client.Close()
+				g.server.Expect(rt.Terminate)
+				g.standby.ExpectClose()
+				<-stopped
+			}
+		},
+		"PAUSE": func(g *reading) func() {
+			root, other := g.console(g.t, "root"), g.console(g.t, "root")
+			paused := make(chan error, 1)
+			go func() {
+				_, err := root.Exec(g.t.Context(), "PAUSE")
+				paused <- err
+			}()
+			until(g.t, "the pause", func() bool { return rows(g.t, other, "SHOW STATE")[1]["value"] == "yes" })
+			return func() {
+				if err := <-paused; err != nil {
+					g.t.Fatalf("PAUSE: %v", err)
+				}
+				g.client.Send(rt.Query(aRead))
+				g.standby.ExpectQuiet()
+				if _, err := root.Exec(g.t.Context(), "RESUME"); err != nil {
+					g.t.Fatal(err)
+				}
+				answer(g.client, g.standby, aRead)
+			}
+		},
+		"planned stop": func(g *reading) func() {
+			primary := rt.Primary("one", g.one.Address(), 1)
+			primary.Stopping = true
+			g.know.Hear(primary)
+			until(g.t, "the stop to be known", func() bool { return g.Status().Phase == schema.PhaseStopping })
+			return func() {
+				g.client.Send(rt.Query(aRead))
+				g.standby.ExpectQuiet()
+				primary.Stopping = false
+				g.know.Hear(primary)
+				answer(g.client, g.standby, aRead)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startBlock(t, func(o *router.Options) { o.DrainTimeout = rt.Patience })
+			release := hold(g)
+			g.client.ExpectQuiet() // nothing has ended it
+			g.inBlock(aRead, "SELECT 0", 'T')
+			g.client.ExpectQuiet()
+			g.inBlock("COMMIT", "COMMIT", 'I')
+			release()
+		})
+	}
+}
+
+// PAUSE does not count a session as at rest that has a block on a standby, or a read there, also while it has no primary.
+func TestPauseWaitsForAStandby(t *testing.T) {
+	block := func(g *reading) (finish func()) {
+		g.inBlock(beginReadOnly, "BEGIN", 'T')
+		return func() { g.inBlock("COMMIT", "COMMIT", 'I') }
+	}
+	read := func(g *reading) (finish func()) {
+		g.client.Send(rt.Query(aRead))
+		until(g.t, "it to be at work", func() bool { return g.count("idle") == 0 })
+		return func() { answer(g.client, g.standby, aRead) }
+	}
+	for name, work := range map[string]func(*reading) (finish func()){
+		"block": block,
+		"read":  read,
+		"read without a primary": func(g *reading) func() {
+			finish := read(g)
+			g.know.Hear(rt.Standby("one", g.one.Address(), 2))
+			g.server.ExpectClose()
+			return finish
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startReading(t)
+			g.connected(aRead)
+			finish := work(g)
+			root := g.console(t, "root")
+			if _, err := root.Exec(t.Context(), "PAUSE"); sqlstate(err) != "55006" {
+				t.Errorf("at work: %v", err)
+			}
+			finish()
+			until(t, "it to be at rest", func() bool {
+				_, err := root.Exec(t.Context(), "PAUSE")
+				return err == nil
+			})
+		})
+	}
+}
