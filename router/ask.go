@@ -118,6 +118,9 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 			copy(in.b[in.r+o.At:], in.b[in.r+o.At+o.N:in.w])
 			in.w -= o.N
 		case split.Repeat:
+			if o.Fatal && outOfTime(o.Code) {
+				return false, a.timedOut(rd, in, o)
+			}
 			a.repeat(rd, in, o.Code)
 			return false, nil
 		case split.Need:
@@ -125,14 +128,16 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 				if errors.As(err, new(errSource)) {
 					return false, err
 				}
-				a.drop()
 				if reply.Begun() {
 					return false, a.lost(rd)
 				}
+				a.drop()
 				return false, nil
 			}
 		default:
-			a.drop()
+			if o.Fatal && outOfTime(o.Code) {
+				return false, a.timedOut(rd, in, o)
+			}
 			return false, a.lost(rd)
 		}
 	}
@@ -194,7 +199,33 @@ func (a *auto) repeat(rd *reader, in *chunk, code string) {
 
 // lost ends the session: the client has got a part of an answer whose rest will not come.
 func (a *auto) lost(rd *reader) error {
-	a.c.end(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
-		WithHint("Connect again.")})
+	return a.endWith(wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
+		WithHint("Connect again."))
+}
+
+// outOfTime reports whether an error is that of a server which ends a session because its transaction has taken, or has been idle for, too long. A session
+// that has one server would end with it, so the primary does not go on with what the standby has ended so.
+func outOfTime(code string) bool {
+	return code == wire.CodeIdleInTransaction || code == wire.CodeTransactionTimeout
+}
+
+// timedOut ends the session with the error for which the standby has ended its connection, in the standby's words if they are there.
+func (a *auto) timedOut(rd *reader, in *chunk, o split.ReplyOrder) error {
+	in.r += o.At
+	said := wire.Fatal(o.Code, "terminating connection due to a timeout of the transaction")
+	l := &letters{conn: rd.conn, in: in, check: checkServer}
+	if m, err := l.peek(); err == nil {
+		if e, err := wire.ParseError(m[wire.HeaderSize:]); err == nil {
+			e.Severity = said.Severity // which may have been translated
+			said = &e
+		}
+	}
+	return a.endWith(said)
+}
+
+// endWith ends a session whose standby has ended.
+func (a *auto) endWith(said *wire.Error) error {
+	a.drop()
+	a.c.end(ending{err: said})
 	return errEnded
 }

@@ -2,11 +2,13 @@ package router
 
 import (
 	"context"
+	"errors"
 
 	"go.uber.org/zap"
 
 	"howdah/router/route"
 	"howdah/router/topology"
+	"howdah/router/wire"
 )
 
 // A READ ONLY block on a standby: split.Tracker says which, deal (split.go) carries it out batch by batch, and here is what differs from single reads.
@@ -76,18 +78,31 @@ func (a *auto) takeOver(p *pump) error {
 	if _, err := p.dst.Write(message); err != nil {
 		return errSink{err}
 	}
-	a.rollBack()
+	if over := a.rollBack(); over != nil {
+		return a.endWith(over)
+	}
 	return nil
 }
 
-// rollBack ends the transaction block that the session's standby has, if it still has one.
-func (a *auto) rollBack() {
+// rollBack ends the transaction block that the session's standby has, if it still has one. It returns the error with which the standby has ended that
+// because of its time.
+func (a *auto) rollBack() *wire.Error {
 	if a.reader == nil {
-		return
+		return nil
 	}
-	if !a.settled(a.reader.conn) || a.reader.exec([]byte("ROLLBACK"), nil) != nil {
+	if !a.settled(a.reader.conn) {
+		a.drop()
+		return nil
+	}
+	err := a.reader.exec([]byte("ROLLBACK"), nil)
+	var last errLastWord
+	switch {
+	case errors.As(err, &last) && outOfTime(last.said.Code):
+		return last.said
+	case err != nil:
 		a.drop()
 	}
+	return nil
 }
 
 // setting asks for the value of a setting.

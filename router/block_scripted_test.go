@@ -6,6 +6,7 @@ import (
 	"howdah/consul/schema"
 	"howdah/router"
 	rt "howdah/router/routertest"
+	"howdah/router/wire"
 )
 
 const beginReadOnly = "BEGIN READ ONLY ISOLATION LEVEL READ COMMITTED"
@@ -126,6 +127,55 @@ func TestPauseWaitsForAStandby(t *testing.T) {
 				_, err := root.Exec(t.Context(), "PAUSE")
 				return err == nil
 			})
+		})
+	}
+}
+
+// A standby that ends a transaction for the time that it takes ends the session, as a single server would, and not only there: the primary does not go on
+// with it. A standby that ends for another reason is no end of the session.
+func TestTimeoutsOfABlockOnAStandby(t *testing.T) {
+	idle := rt.Fatal("25P03", "terminating connection due to idle-in-transaction timeout")
+	long := rt.Fatal("25P04", "terminating connection due to transaction timeout")
+	for name, c := range map[string]struct {
+		sent   string
+		before [][]byte // of its answer
+		last   []byte
+		code   string
+	}{
+		"a read":                        {sent: aRead, last: idle, code: "25P03"},
+		"COMMIT":                        {sent: "COMMIT", last: idle, code: "25P03"},
+		"what the primary goes on with": {sent: aWrite, last: idle, code: "25P03"},
+		"a long one":                    {sent: aRead, before: [][]byte{rt.Notice("slow")}, last: long, code: "25P04"},
+		"a long one, with rows told":    {sent: aRead, before: [][]byte{rt.RowDescription("n"), rt.Row("1")}, last: long, code: "25P04"},
+		"an error of that code":         {sent: aRead, before: [][]byte{rt.Error("25P03", "raised")}, last: rt.Ready('E')},
+		"another reason":                {sent: aRead, last: rt.Fatal("57P01", "terminating connection due to administrator command")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startBlock(t)
+			g.standby.Send(append(c.before, c.last)...)
+			if name != "an error of that code" {
+				g.standby.CloseWrite()
+			}
+			g.client.Send(rt.Query(c.sent))
+			if c.code == "" {
+				g.server.Expect(rt.Query(beginReadOnly))
+				g.server.Send(rt.Complete("BEGIN"), rt.Ready('T'))
+				if name == "an error of that code" {
+					g.standby.Expect(rt.Query(c.sent), rt.Query("ROLLBACK"))
+					g.standby.Send(rt.Complete("ROLLBACK"), rt.Ready('I'))
+				}
+				answer(g.client, g.server, c.sent)
+				return
+			}
+			if len(c.before) > 1 {
+				g.client.Expect(c.before...)
+			}
+			want, _ := wire.ParseError(c.last[5:])
+			if e := g.client.ExpectError(c.code); e != want {
+				t.Errorf("%+v, want %+v", e, want)
+			}
+			g.client.ExpectClose()
+			until(t, "the session to be forgotten", func() bool { return g.count("") == 0 })
 		})
 	}
 }

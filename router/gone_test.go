@@ -91,6 +91,28 @@ func TestClientGoneInTheMiddle(t *testing.T) {
 	}
 }
 
+// A READ ONLY block that idles away on a standby ends the session as one on the primary does, as soon as the client speaks.
+func TestIdleBlockOnAStandby(t *testing.T) {
+	s := startSplit(t)
+	for _, next := range []string{"SELECT 1", "COMMIT", "SELECT n FROM t WHERE n = 1 FOR SHARE"} {
+		conn := s.connect(t, route.Auto, "&application_name=idle&idle_in_transaction_session_timeout=300")
+		s.caughtUp(conn)
+		m := s.mark()
+		if _, err := conn.PgConn().Exec(t.Context(), "BEGIN READ ONLY "+m).ReadAll(); err != nil || s.ran(m) != "two" {
+			t.Fatalf("%v, or it was not the standby's", err)
+		}
+		until(t, "the standby to end it", func() bool {
+			return s.two.Query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'idle'") == "0"
+		})
+		if _, err := conn.PgConn().Exec(t.Context(), next).ReadAll(); code(err) != "25P03" {
+			t.Errorf("%s: %v, want 25P03", next, err)
+		}
+		until(t, "its backends to be gone", func() bool {
+			return s.primary.Query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'idle'") == "0"
+		})
+	}
+}
+
 // What a server's own timeouts end, ends for the client in the server's words.
 func TestServerTimeouts(t *testing.T) {
 	s := startSplit(t)

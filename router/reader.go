@@ -181,6 +181,11 @@ type errSaid struct {
 	code string
 }
 
+// errLastWord is an error with which a server has ended the connection.
+type errLastWord struct{ said *wire.Error }
+
+func (e errLastWord) Error() string { return e.said.Error() }
+
 // exec runs a statement and gives each row to each.
 func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 	rd.look = time.Time{}
@@ -210,6 +215,10 @@ func (rd *reader) exec(text []byte, each func(row []byte) error) error {
 			e, err := wire.ParseError(m[wire.HeaderSize:])
 			if err != nil {
 				return err
+			}
+			if _, fatal := wire.PeekError(m[wire.HeaderSize:]); fatal {
+				e.Severity = "FATAL" // which may have been translated
+				return errLastWord{&e}
 			}
 			failed = errSaid{errors.New(e.Error()), e.Code}
 		case 'S':

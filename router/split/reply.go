@@ -16,9 +16,9 @@ const (
 	// Need: nothing can be said before more bytes are there.
 	Need
 	// Repeat: the standby has not carried the batch out, and the client has been told nothing: it can be repeated on the primary. What else
-	// the standby has to say goes nowhere; Code is its SQLSTATE.
+	// the standby has to say goes nowhere; Code is its SQLSTATE, and its error begins At.
 	Repeat
-	// Lost: the standby ends the connection, after a part of its answer has gone to the client.
+	// Lost: the standby ends the connection, after a part of its answer has gone to the client. Code is the SQLSTATE of its error, which begins At.
 	Lost
 	// Finished: the first N bytes go to the client, and with them the answer is complete.
 	Finished
@@ -29,6 +29,8 @@ type ReplyOrder struct {
 	Verb  ReplyVerb
 	At, N int
 	Code  string
+	// Fatal: with this error the standby ends the connection.
+	Fatal bool
 }
 
 // Reply follows the answer of a standby to one batch.
@@ -122,7 +124,7 @@ func (r *Reply) FromServer(b []byte) ReplyOrder {
 			}
 			code, fatal := wire.PeekError(rest[wire.HeaderSize:need])
 			if fatal || code != wire.CodeQueryCanceled {
-				return ReplyOrder{Verb: Repeat, Code: code}
+				return ReplyOrder{Verb: Repeat, At: n, Code: code, Fatal: fatal}
 			}
 			r.begun = true
 			return r.begin(b, n)
@@ -188,7 +190,7 @@ func (r *Reply) pass(b []byte) ReplyOrder {
 			}
 			code, fatal := wire.PeekError(rest[wire.HeaderSize:need])
 			if fatal {
-				return r.stop(n, ReplyOrder{Verb: Lost, Code: code})
+				return r.stop(n, ReplyOrder{Verb: Lost, Code: code, Fatal: true})
 			}
 			r.failed, r.code = true, code
 		case 'G', 'W':

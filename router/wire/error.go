@@ -16,6 +16,8 @@ const (
 	CodeFeatureNotSupported   = "0A000"
 	CodeInvalidParameterValue = "22023"
 	CodeReadOnlyTransaction   = "25006"
+	CodeIdleInTransaction     = "25P03"
+	CodeTransactionTimeout    = "25P04"
 	CodeTooManyConnections    = "53300"
 	CodeQueryCanceled         = "57014"
 	CodeAdminShutdown         = "57P01"
