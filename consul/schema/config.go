@@ -33,7 +33,7 @@ type ClusterConfig struct {
 	// flushed, before it hands over to a standby that may stand. It must be longer than the storage's longest pause.
 	// Empty is 3 s: a configuration that an older version wrote has none.
 	HangTimeout Duration `json:"hang_timeout,omitempty"`
-	// SwitchoverDrain is how long a planned switchover waits for transactions under way, while routers hold new ones. Empty is 1 s: a configuration
+	// SwitchoverDrain is how long a planned switchover or the ordered restart of a primary waits for transactions under way, while routers hold new ones. Empty is 1 s: a configuration
 	// that an older version wrote has none.
 	SwitchoverDrain Duration `json:"switchover_drain,omitempty"`
 	// StopTimeout bounds the fast shutdown of a planned stop, StartTimeout a start.

@@ -190,7 +190,7 @@ type Step string
 const (
 	StepNone       Step = ""
 	StepCheckpoint Step = "checkpoint"
-	StepDrain      Step = "drain" // of a switchover: transactions under way may end
+	StepDrain      Step = "drain" // of a switchover, and of the ordered restart of a primary: transactions under way may end
 	StepStop       Step = "stop"
 	StepVerify     Step = "verify"
 	StepClone      Step = "clone" // of an order to reinit

@@ -224,13 +224,20 @@ func (d *decision) restartPrimary() bool {
 	}
 	ord, p := &d.m.Ordered, d.o.Process
 	if ord.Step == StepCheckpoint && (p.Gone() || d.checkpointed(ord.ID)) {
-		d.orderStep(StepStop)
+		d.orderStep(StepDrain)
 		d.setPhase(schema.PhaseStopping) // routers hold new transactions
+	}
+	if ord.Step == StepDrain && !d.draining(ord.Since) {
+		d.orderStep(StepStop)
 	}
 	switch ord.Step {
 	case StepCheckpoint: // so that the shutdown's own is short
 		d.say(schema.StateRunning, "restarting as ordered: checkpoint")
 		d.do(Action{Kind: Checkpoint, Timeout: d.o.Config.StopTimeout.D(), Why: ord.ID})
+		return true
+	case StepDrain:
+		d.plan.Stopping, d.plan.Hurry = true, true
+		d.say(schema.StateStopping, "restarting as ordered: waiting for %d transactions, at most switchover_drain (%s)", d.o.SQL.Transactions, d.o.Config.DrainBound())
 		return true
 	case StepStop:
 		d.plan.Stopping = true

@@ -69,8 +69,28 @@ func TestOrders(t *testing.T) {
 		{"it reigns meanwhile", holder, restart, StepStop, func(_ *Observation, m *Memory) { m.Ordered.Primary = false }, nil, "", true, "the primary has changed"},
 
 		{"a primary makes a checkpoint first", holder, restart, "", nil, []Kind{Checkpoint}, StepCheckpoint, false, ""},
-		{"then it is stopped", holder, restart, StepCheckpoint, func(o *Observation, _ *Memory) {
+		{"then routers are told", holder, restart, StepCheckpoint, func(o *Observation, _ *Memory) {
 			o.Done = []Outcome{{Action: Action{Kind: Checkpoint, Why: "x"}, Result: Refused, Error: "no"}}
+		}, nil, StepDrain, false, ""},
+		{"then it is stopped", holder, restart, StepDrain, nil, []Kind{StopFast}, StepStop, false, ""},
+		{"once transactions have ended", holder, restart, StepDrain, func(o *Observation, m *Memory) {
+			m.Ordered.Since = o.Now.Add(-300 * time.Millisecond)
+			o.SQL.At, o.SQL.Transactions, o.SQL.Oldest = o.Now, 1, time.Second
+		}, nil, StepDrain, false, ""},
+		{"or have had their time", holder, restart, StepDrain, func(o *Observation, _ *Memory) {
+			o.SQL.At, o.SQL.Transactions, o.SQL.Oldest = o.Now, 1, 2*time.Second
+		}, []Kind{StopFast}, StepStop, false, ""},
+		{"none is waited for that began since", holder, restart, StepDrain, func(o *Observation, m *Memory) {
+			m.Ordered.Since = o.Now.Add(-300 * time.Millisecond)
+			o.SQL.At, o.SQL.Transactions, o.SQL.Oldest = o.Now, 1, 200*time.Millisecond
+		}, []Kind{StopFast}, StepStop, false, ""},
+		{"or once postgres is gone", holder, restart, StepDrain, func(o *Observation, m *Memory) {
+			m.Ordered.Since = o.Now
+			gone(o, ProcessCrashed)
+		}, []Kind{StartPrimary}, StepStart, false, ""},
+		{"half of the lease is for the stop", holder, restart, StepDrain, func(o *Observation, m *Memory) {
+			m.Ordered.Since, m.Reign.Deadline = o.Now.Add(-300*time.Millisecond), o.Now.Add(lease/2-1)
+			o.SQL.At, o.SQL.Transactions, o.SQL.Oldest = o.Now, 1, time.Second
 		}, []Kind{StopFast}, StepStop, false, ""},
 		{"commits wait for nobody", holder, restart, StepStop, func(_ *Observation, m *Memory) {
 			m.Reign.Sync.Applied = schema.SyncSet{Need: 1, Standbys: []string{"pg2"}}

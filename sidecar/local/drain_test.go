@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,7 +10,7 @@ import (
 )
 
 // TestSwitchoverDrains switches over while clients of the router are in transactions: one that comes to its end commits, on a primary that waits for it and
-// nowhere else, and one that does not is waited for no longer than switchover_drain.
+// nowhere else, and one that does not is waited for no longer than switchover_drain. An ordered restart waits as well.
 func TestSwitchoverDrains(t *testing.T) {
 	config := schema.DefaultClusterConfig()
 	config.SwitchoverDrain = schema.Duration(time.Minute)
@@ -41,6 +42,40 @@ func TestSwitchoverDrains(t *testing.T) {
 	second := look.Primary()
 	conn.Close(t.Context())
 
+	// A restart of the primary waits as well.
+	conn, err = r.connect(t.Context(), r.Router().Listen)
+	must(t, err)
+	for _, sql := range []string{"BEGIN", "INSERT INTO kept VALUES (4)"} {
+		_, err := conn.Exec(t.Context(), sql)
+		must(t, err)
+	}
+	before, err := second.Postmaster()
+	must(t, err)
+	restarted := make(chan error, 1)
+	go func() {
+		out, err := r.howdah(t, append([]string{"restart", second.Name}, r.token()...)...)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		restarted <- err
+	}()
+	r.await(t, "the primary to wait for the transaction before its restart", func(l Look) bool {
+		s := l.Of(second).Status.Self
+		return s.Stopping && strings.Contains(s.Reason, "restarting as ordered: waiting for 1 transactions")
+	})
+	if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatalf("COMMIT before the restart: %v", err)
+	}
+	must(t, <-restarted)
+	if after, err := second.Postmaster(); err != nil || after == before {
+		t.Errorf("not restarted: %v", err)
+	}
+	conn.Close(t.Context())
+	look = r.await(t, "a whole cluster after the restart", Look.Healthy)
+	if look.Primary() != second {
+		t.Fatalf("%s is the primary", look.Primary().Name)
+	}
+
 	// One that does not end.
 	r.does(t, "config", "set", "switchover_drain=200ms")
 	r.await(t, "the new bound", func(l Look) bool {
@@ -63,7 +98,7 @@ func TestSwitchoverDrains(t *testing.T) {
 	defer direct.Close(t.Context())
 	var kept string
 	must(t, direct.QueryRow(t.Context(), "SELECT string_agg(n::text, ',' ORDER BY n) FROM kept").Scan(&kept))
-	if kept != "1,2" {
+	if kept != "1,2,4" {
 		t.Errorf("kept: %s", kept)
 	}
 }
