@@ -1,4 +1,4 @@
-// Package rule says who may connect to a router, by lines in the form of pg_hba.conf: the first that matches decides.
+// Package rule says who may connect to a router, by lines in the form of pg_hba.conf, and how many at one time (limit.go): the first that matches decides.
 package rule
 
 import (
