@@ -18,7 +18,7 @@ import (
 var routerReloads = map[string]bool{
 	"failover-wait": true, "consistency": true, "max-clients": true, "read-only-fallback": true,
 	"login-timeout": true, "dial-timeout": true, "cancel-timeout": true, "drain-timeout": true, "farewell-timeout": true, "tcp-user-timeout": true,
-	"tls-cert-file": true, "tls-key-file": true, "tls-client-ca-file": true, "admin-users": true, "stats-users": true, "log-level": true, "rules": true, "ident-map": true,
+	"tls-cert-file": true, "tls-key-file": true, "tls-client-ca-file": true, "admin-users": true, "stats-users": true, "log-level": true, "rules": true, "ident-map": true, "limits": true,
 }
 
 // LoadAgain implements reloadable.

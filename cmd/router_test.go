@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,38 @@ import (
 func TestRouterRole(t *testing.T) {
 	if own.Role != postgres.RouterRole {
 		t.Errorf("the router is %s and the sidecar makes %s", own.Role, postgres.RouterRole)
+	}
+}
+
+// Limits come by every source alike, and the mistake in one is told with where it was made.
+func TestRouterLimits(t *testing.T) {
+	load := func(flag, environ, file string) ([]string, error) {
+		c := NewRouter(Stdio{})
+		from := options.Sources{Flags: map[string]string{"cluster": "main", "name": "r", "gossip-key-file": "/k"}}
+		if flag != "" {
+			from.Flags["limits"] = flag
+		}
+		if environ != "" {
+			from.Environ = []string{"HOWDAH_LIMITS=" + environ}
+		}
+		if file != "" {
+			from.Flags["config"] = "/etc/howdah.yaml"
+			from.ReadFile = func(string) ([]byte, error) { return []byte(file), nil }
+		}
+		err := options.New("howdah router", c).Load(from)
+		return c.Limits, err
+	}
+	for _, k := range [][3]string{{"user alice 5,address all 9"}, {"", "user alice 5, address all 9"}, {"", "", "limits:\n  - user alice 5\n  - address all 9\n"}} {
+		if got, err := load(k[0], k[1], k[2]); err != nil || !slices.Equal(got, []string{"user alice 5", "address all 9"}) {
+			t.Errorf("%q: %q, %v", k, got, err)
+		}
+	}
+	for want, k := range map[string][3]string{
+		"flag --limits": {"user alice 0"}, "environment HOWDAH_LIMITS": {"", "user alice 0"}, "/etc/howdah.yaml: limits": {"", "", "limits: [user alice 0]\n"},
+	} {
+		if _, err := load(k[0], k[1], k[2]); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `line 1, "user alice 0": has the number "0"; choose from 1 to 1000000, or unlimited`) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }
 

@@ -181,7 +181,7 @@ func (r *Router) View() console.View {
 	t := r.picture.now.Load()
 	v := console.View{
 		Version: r.o.Version, Cluster: r.o.Cluster, Router: r.o.Name, Now: time.Now(), Paused: r.gate.held() != nil, Draining: r.draining.Load(),
-		MaxClients: r.live().MaxClients, Totals: r.sessions.databaseTotals(), Epoch: uint64(t.Epoch), Leader: t.Leader, Phase: string(t.Phase), Reason: t.Reason,
+		MaxClients: r.live().MaxClients, Limits: r.sessions.limits(r.live().limits), Totals: r.sessions.databaseTotals(), Epoch: uint64(t.Epoch), Leader: t.Leader, Phase: string(t.Phase), Reason: t.Reason,
 	}
 	if t.Primary != nil {
 		v.Primary, v.Address = t.Primary.Member, t.Primary.Address

@@ -18,13 +18,14 @@ func (r *Router) Apply(o Options) error {
 	n.FailoverWait, n.LoginTimeout, n.DialTimeout, n.CancelTimeout = o.FailoverWait, o.LoginTimeout, o.DialTimeout, o.CancelTimeout
 	n.DrainTimeout, n.FarewellTimeout, n.TCPUserTimeout = o.DrainTimeout, o.FarewellTimeout, o.TCPUserTimeout
 	n.MaxClients, n.ReadOnlyFallback, n.Consistency = o.MaxClients, o.ReadOnlyFallback, o.Consistency
-	n.Rules, n.IdentMap = o.Rules, o.IdentMap
+	n.Rules, n.IdentMap, n.Limits = o.Rules, o.IdentMap, o.Limits
 	n.AdminUsers, n.StatsUsers = o.AdminUsers, o.StatsUsers
 	n.TLSCertFile, n.TLSKeyFile, n.TLSClientCAFile = o.TLSCertFile, o.TLSKeyFile, o.TLSClientCAFile
 	if err := errors.Join(n.Validate(), n.validateConsole()); err != nil {
 		return err
 	}
 	n.parsed, n.mappings, _ = n.parseRules() // Validate has read them
+	n.limits, _ = n.parseLimits()
 	if err := r.useFiles(n); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // Apply takes over these fields, and no others.
 func TestApplyTakes(t *testing.T) {
 	takes := []string{"Consistency", "FailoverWait", "LoginTimeout", "DialTimeout", "CancelTimeout", "DrainTimeout", "FarewellTimeout", "TCPUserTimeout",
-		"MaxClients", "ReadOnlyFallback", "AdminUsers", "StatsUsers", "Rules", "IdentMap"} // and the certificate's files, where there is TLS
+		"MaxClients", "ReadOnlyFallback", "AdminUsers", "StatsUsers", "Rules", "IdentMap", "Limits"} // and the certificate's files, where there is TLS
 	before := DefaultOptions()
 	before.Cluster, before.Name = "c", "n"
 	before.ConsolePassword = func() (string, error) { return "x", nil }
@@ -37,6 +37,8 @@ func TestApplyTakes(t *testing.T) {
 			f.Set(reflect.ValueOf([]string{"host all all all reject"}))
 		case v.Type().Field(i).Name == "IdentMap":
 			f.Set(reflect.ValueOf([]string{"map name user"}))
+		case v.Type().Field(i).Name == "Limits":
+			f.Set(reflect.ValueOf([]string{"user all 5"}))
 		case f.Kind() == reflect.Slice:
 			f.Set(reflect.ValueOf([]string{"root"}))
 		}

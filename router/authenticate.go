@@ -118,6 +118,11 @@ func (c *client) authenticate(search context.Context, by scram.Asked) error {
 	c.conn.SetDeadline(time.Now().Add(c.r.live().LoginTimeout))
 	stop := context.AfterFunc(search, func() { c.conn.SetDeadline(past) })
 	err = c.exchange(search, &letters{conn: c.conn, in: early, check: checkClient}, exchange{user: user, by: by, known: known, fresh: fresh})
+	if err == nil {
+		if full := c.identify(); full != nil {
+			err = full
+		}
+	}
 	stop()
 	c.conn.SetDeadline(time.Time{})
 	if err != nil {

@@ -57,6 +57,7 @@ type client struct {
 	key, serverKey wire.Key
 	backend        backend
 	placed         bool // the session counts as one of backend's
+	identified     bool // it counts for its user and its database
 
 	mu      sync.Mutex
 	machine *session.Session        // nil until the session is relayed
@@ -95,7 +96,10 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 	log := r.log.WithLazy(zap.Stringer("client", conn.from())) // most sessions log nothing
 	startup, err := r.greet(ctx, conn)
 	// A client is admitted first and counts as started then, so that a drain overlooks none.
-	started := sync.OnceFunc(func() { r.unstarted.Add(-1) })
+	started := sync.OnceFunc(func() {
+		r.unstarted.Add(-1)
+		r.sessions.begun(conn.address())
+	})
 	defer started()
 	if err != nil || startup.Kind == wire.KindCancel || r.forConsole(startup) {
 		started()
@@ -121,9 +125,8 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 		r.turnAway(conn, err, log)
 		return nil
 	}
-	if !r.sessions.admit(c, r.live().MaxClients) {
-		r.turnAway(conn, wire.Fatal(wire.CodeTooManyConnections, "sorry, too many clients already").
-			WithDetail("This router admits %d clients.", r.live().MaxClients), log)
+	if err := c.admit(); err != nil {
+		r.turnAway(conn, err, log)
 		return nil
 	}
 	started()
@@ -293,7 +296,7 @@ func (c *client) begin(attempt context.Context, server *link) bool {
 		Key: func(server wire.Key) (wire.Key, error) {
 			return c.r.sessions.issue(c, server, c.r.instance)
 		},
-		Authenticated: func() { c.login.Stop() },
+		Authenticated: c.welcomed,
 		Error:         c.r.metrics.serverError,
 	}
 	if c.splits() {
@@ -354,6 +357,11 @@ func (c *client) endIfIdle(e *wire.Error) {
 	if c.ending != nil || c.machine != nil && (!c.machine.Idle() || c.auto.atWork()) {
 		return
 	}
+	c.endInOrder(e)
+}
+
+// endInOrder ends a session for which nothing is under way, and that has no ending yet. The client's lock is held.
+func (c *client) endInOrder(e *wire.Error) {
 	c.ending = &ending{err: e}
 	if c.server != nil {
 		c.sayGoodbye(c.server)

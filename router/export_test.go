@@ -41,5 +41,23 @@ func readLetters(conn net.Conn, check func(wire.Header) *wire.Error) [][]byte {
 	}
 }
 
+// Counted is everything that limits may speak of, and connections that have not said what they want: a count for each.
+func (r *Router) Counted() map[string]int {
+	g := r.sessions
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := map[string]int{}
+	for name, n := range g.counts.users {
+		all["user "+name] = n
+	}
+	for name, n := range g.counts.databases {
+		all["database "+name] = n
+	}
+	for a, n := range g.counts.addresses {
+		all["address "+a.String()], all["starting "+a.String()] = n.clients, n.starting
+	}
+	return all
+}
+
 // BalanceEvery has sessions look so often whether another standby has less to do.
 func (o *Options) BalanceEvery(every time.Duration) { o.balanceEvery = every }

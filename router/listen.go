@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"howdah/router/route"
+	"howdah/router/rule"
 	"howdah/router/wire"
 )
 
@@ -87,8 +88,7 @@ func (r *Router) accept(ctx context.Context, l net.Listener, of route.Route) err
 			return err
 		}
 		link := newLink(conn.(socket)) // listeners make no others
-		if r.unstarted.Add(1) > maxUnstarted {
-			r.unstarted.Add(-1)
+		if !r.takes(link) {
 			r.metrics.refused(wire.CodeTooManyConnections)
 			link.reset()
 			link.Close()
@@ -96,6 +96,21 @@ func (r *Router) accept(ctx context.Context, l net.Listener, of route.Route) err
 		}
 		r.work.Go(func() { r.serve(ctx, link, of) })
 	}
+}
+
+// takes counts a connection as one that has not said what it wants; false if there are too many of those.
+func (r *Router) takes(conn *link) bool {
+	if r.unstarted.Add(1) > maxUnstarted {
+		r.unstarted.Add(-1)
+		return false
+	}
+	if !r.sessions.arrive(conn.address(), r.live().limits) {
+		r.unstarted.Add(-1)
+		r.metrics.limited(rule.LimitAddress)
+		r.log.Debug("connection reset, as there are too many of its address", zap.Stringer("client", conn.from()))
+		return false
+	}
+	return true
 }
 
 // pause waits for d; false if ctx ended first.

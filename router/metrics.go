@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"howdah/router/route"
+	"howdah/router/rule"
 	"howdah/router/split"
 )
 
@@ -29,6 +30,7 @@ type metrics struct {
 	retries   *prometheus.CounterVec
 	cancels   *prometheus.CounterVec
 	moves     prometheus.Counter
+	limits    *prometheus.CounterVec
 	open      *prometheus.Desc
 	onMember  *prometheus.Desc
 	pinned    *prometheus.Desc
@@ -83,6 +85,9 @@ func newMetrics(r *Router) *metrics {
 		moves: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_moved_total", Help: "Sessions that went on with another server connection to a primary after they had lost theirs.",
 		}),
+		limits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "howdah_router_limited_total", Help: "Clients refused because a limit was reached, by which: clients (max-clients), user, database or address.",
+		}, []string{"limit"}),
 		open:      prometheus.NewDesc("howdah_router_sessions", "Sessions now, by route and state (waiting, login, idle, active, transaction, replication).", []string{"route", "state"}, nil),
 		onMember:  prometheus.NewDesc("howdah_router_member_sessions", "Sessions now, by member.", []string{"member"}, nil),
 		pinned:    prometheus.NewDesc("howdah_router_pinned_sessions", "Sessions of statement routing that stay on the primary with all that they do, by reason.", []string{"reason"}, nil),
@@ -104,7 +109,10 @@ func newMetrics(r *Router) *metrics {
 	for _, c := range []route.Consistency{route.Session, route.Strict} {
 		m.decisions[c] = [2]prometheus.Observer{m.reads.WithLabelValues(string(c), "primary"), m.reads.WithLabelValues(string(c), "standby")}
 	}
-	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.reroutes, m.retries, m.cancels, m.moves, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, kind := range append([]rule.LimitKind{limitClients}, rule.LimitKinds...) {
+		m.limits.WithLabelValues(string(kind))
+	}
+	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.limits, m.reroutes, m.retries, m.cancels, m.moves, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -178,6 +186,9 @@ func (m *metrics) connected(of route.Route, waited time.Duration) {
 
 // refused counts an error that the router itself tells a client.
 func (m *metrics) refused(sqlstate string) { m.errors.WithLabelValues("router", sqlstate).Inc() }
+
+// limited counts a client that a limit keeps out.
+func (m *metrics) limited(by rule.LimitKind) { m.limits.WithLabelValues(string(by)).Inc() }
 
 func (m *metrics) serverError(sqlstate string, _ bool) {
 	m.mu.Lock()

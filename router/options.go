@@ -88,6 +88,11 @@ type Options struct {
 	IdentMap []string
 	mappings []rule.Mapping
 
+	// Limits say how many clients of a user, a database or an address are admitted at one time: lines of kind, whom it is for, how many. The first of a kind that is
+	// for the client counts. limits is what they mean.
+	Limits []string
+	limits []rule.Limit
+
 	// AdminUsers may use the console (package console), StatsUsers may only look. ConsolePassword gives the password of both; it is called
 	// for each login.
 	AdminUsers, StatsUsers []string
@@ -169,6 +174,9 @@ func (o Options) Validate() error {
 		errs = append(errs, fmt.Errorf("consistency: %q is not allowed; choose eventual, session or strict", o.Consistency))
 	}
 	errs = append(errs, o.validateAuth()...)
+	if _, err := o.parseLimits(); err != nil {
+		errs = append(errs, err)
+	}
 	errs = append(errs, o.validateServerTLS()...)
 	bound := func(key string, v, low, high time.Duration) {
 		if v < low || v > high {

@@ -39,6 +39,7 @@ type registry struct {
 	members map[string]int                   // sessions on each member, in either role, and those that read from it
 	leaving map[string]int                   // of members: the sessions that are about to read from another for balance
 	keys    map[wire.Key]*client
+	counts  counts
 	// lastID is the newest client's; done is what the sessions of each database did that have ended.
 	lastID uint64
 	done   map[string]console.Totals
@@ -48,21 +49,8 @@ func newRegistry() *registry {
 	return &registry{
 		clients: map[*client]struct{}{}, groups: map[backend]map[*client]struct{}{}, readers: map[backend]map[*client]struct{}{},
 		members: map[string]int{}, leaving: map[string]int{}, keys: map[wire.Key]*client{},
-		done: map[string]console.Totals{},
+		counts: newCounts(), done: map[string]console.Totals{},
 	}
-}
-
-// admit adds c unless limit clients are there already.
-func (g *registry) admit(c *client, limit int) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.clients) >= limit {
-		return false
-	}
-	g.clients[c] = struct{}{}
-	g.lastID++
-	c.account.id = g.lastID
-	return true
 }
 
 // dismiss forgets c and its key.
@@ -71,6 +59,7 @@ func (g *registry) dismiss(c *client) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.clients, c)
+	g.uncount(c)
 	if counts {
 		g.addDone(did)
 	}

@@ -111,6 +111,7 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 		finish:    make(chan struct{}, 1),
 	}
 	o.parsed, o.mappings, _ = o.parseRules() // Validate has read them
+	o.limits, _ = o.parseLimits()
 	r.changed.Store(&o)
 	if err := r.consoles.init(); err != nil {
 		return nil, err

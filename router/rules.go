@@ -3,7 +3,6 @@ package router
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
@@ -56,10 +55,9 @@ func (c *client) underRules() error {
 	if who.Database == "" {
 		who.Database = who.User
 	}
-	who.Local = c.conn.local()
-	host := c.conn.from().String()
-	if a, is := c.conn.from().(*net.TCPAddr); is {
-		who.Address = a.AddrPort().Addr().Unmap()
+	who.Local, who.Address = c.conn.local(), c.conn.address()
+	host := localName
+	if !who.Local {
 		host = who.Address.String()
 	}
 	matched, found := rule.Find(o.parsed, who)

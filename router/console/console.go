@@ -57,6 +57,7 @@ type View struct {
 	Paused, Draining         bool
 	MaxClients               int
 	Clients                  []Client
+	Limits                   []Limit
 	// Totals are by database, those of ended sessions included.
 	Totals   []Totals
 	Routes   []Route
@@ -143,6 +144,12 @@ type Member struct {
 	ReplayLSN                   string
 	LagBytes                    uint64
 	LagTime                     time.Duration
+}
+
+// Limit is how many clients a user, a database or an address has, and how many it may have; Max is 0 where that is any number.
+type Limit struct {
+	Kind, Name   string
+	Clients, Max int
 }
 
 // Setting is one option of the router.

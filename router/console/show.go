@@ -16,7 +16,7 @@ type Topic string
 var shown = map[Topic]func(View) Table{
 	"HELP": showHelp, "VERSION": showVersion, "STATE": showState,
 	"POOLS": showPools, "CLIENTS": showClients, "SERVERS": showServers, "DATABASES": showDatabases, "LISTS": showLists,
-	"STATS": showStats, "STATS_TOTALS": showStatsTotals, "CONFIG": showConfig, "ROUTES": showRoutes, "TOPOLOGY": showTopology,
+	"LIMITS": showLimits, "STATS": showStats, "STATS_TOTALS": showStatsTotals, "CONFIG": showConfig, "ROUTES": showRoutes, "TOPOLOGY": showTopology,
 }
 
 func topicNames() string {
@@ -33,6 +33,7 @@ func showHelp(View) Table {
 		{"SHOW CLIENTS", "every session: id, state, member, the standby that it reads from, or why it does not"},
 		{"SHOW CONFIG", "the options in force; changeable: RELOAD applies them"},
 		{"SHOW DATABASES", "the databases that sessions are in"},
+		{"SHOW LIMITS", "the clients of each user, database and address, and how many it may have"},
 		{"SHOW LISTS", "how many of everything"},
 		{"SHOW POOLS", "sessions by database and user"},
 		{"SHOW ROUTES", "sessions by route, and where the next one goes"},
@@ -202,7 +203,7 @@ func databases(v View) []string {
 
 func showDatabases(v View) Table {
 	t := Table{columns: columns("name", "host", "port#", "database", "force_user", "pool_size#", "min_pool_size#", "reserve_pool#", "pool_mode", "max_connections#",
-		"current_connections#", "paused#", "disabled#")}
+		"current_connections#", "max_client_connections#", "current_client_connections#", "paused#", "disabled#")}
 	host, port := hostPort(v.Address)
 	for _, d := range databases(v) {
 		n := 0
@@ -211,7 +212,33 @@ func showDatabases(v View) Table {
 				n += c.servers()
 			}
 		}
-		t.add(d, host, port, d, nil, v.MaxClients, 0, 0, "session", v.MaxClients, n, v.Paused, 0)
+		l := v.limitOf("database", d)
+		t.add(d, host, port, d, nil, v.MaxClients, 0, 0, "session", v.MaxClients, n, l.Max, l.Clients, v.Paused, 0)
+	}
+	return t
+}
+
+// limitOf is the limit of that kind and name; its zero value where there is nobody of whom it would be.
+func (v View) limitOf(kind, name string) Limit {
+	for _, l := range v.Limits {
+		if l.Kind == kind && l.Name == name {
+			return l
+		}
+	}
+	return Limit{}
+}
+
+// showLimits has those who have a client; max_clients is NULL where there is no limit.
+func showLimits(v View) Table {
+	t := Table{columns: columns("kind", "name", "clients#", "max_clients#")}
+	for _, l := range slices.SortedFunc(slices.Values(v.Limits), func(a, b Limit) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	}) {
+		var most any
+		if l.Max > 0 {
+			most = l.Max
+		}
+		t.add(l.Kind, l.Name, l.Clients, most)
 	}
 	return t
 }

@@ -24,6 +24,7 @@ var view = View{
 	},
 	Totals:   []Totals{{Database: "shop", Sessions: 5, Queries: 7, Transactions: 6, FromClients: 100, FromServers: 200, US: 9}},
 	Members:  []Member{{Name: "one", Role: "primary", Address: "10.0.0.1:5432", Serves: true, Sessions: 1}, {Name: "two", Role: "standby", ReplayLSN: "0/10", LagBytes: 5, LagTime: time.Second}, {Name: "three", Reason: "clones"}},
+	Limits:   []Limit{{"user", "carol", 1, 5}, {"database", "shop", 2, 20}, {"address", "10.0.0.9", 2, 0}, {"database", "books", 1, 0}},
 	Settings: []Setting{{"max-clients", "10", "1000", true}},
 	Routes:   []Route{{Name: "rw", Listen: "127.0.0.1:1", Member: "one", Sessions: 2, Waiting: 1}, {Name: "auto", Member: "one", Reading: 3, Reader: "two"}},
 }
@@ -64,8 +65,12 @@ func TestShow(t *testing.T) {
 		{"SERVERS", 2, map[string]string{"id": "4", "state": "idle", "ptr": "s4", "link": "c4", "member": "one"}},
 		{"SERVERS", 3, map[string]string{"id": "4", "state": "active", "ptr": "r4", "link": "c4", "member": "two", "role": "standby", "epoch": "NULL",
 			"addr": "10.0.0.2", "port": "5432", "local_addr": "10.0.0.8", "local_port": "77", "connect_time": "1970-01-01 02:00:00 UTC", "user": "carol", "database": "books"}},
-		{"DATABASES", 0, map[string]string{"name": "books", "current_connections": "2"}},
-		{"DATABASES", 1, map[string]string{"name": "shop", "host": "10.0.0.1", "port": "5432", "force_user": "NULL", "current_connections": "2", "paused": "0"}},
+		{"DATABASES", 0, map[string]string{"name": "books", "current_connections": "2", "max_client_connections": "0", "current_client_connections": "1"}},
+		{"DATABASES", 1, map[string]string{"max_client_connections": "20", "current_client_connections": "2", "name": "shop", "host": "10.0.0.1", "port": "5432", "force_user": "NULL", "current_connections": "2", "paused": "0"}},
+		{"LIMITS", 0, map[string]string{"kind": "address", "name": "10.0.0.9", "clients": "2", "max_clients": "NULL"}},
+		{"LIMITS", 1, map[string]string{"kind": "database", "name": "books", "clients": "1", "max_clients": "NULL"}},
+		{"LIMITS", 2, map[string]string{"kind": "database", "name": "shop", "clients": "2", "max_clients": "20"}},
+		{"LIMITS", 3, map[string]string{"kind": "user", "name": "carol", "clients": "1", "max_clients": "5"}},
 		{"LISTS", 3, map[string]string{"list": "free_clients", "items": "6"}},
 		{"LISTS", 5, map[string]string{"list": "login_clients", "items": "1"}},
 		{"LISTS", 7, map[string]string{"list": "used_servers", "items": "4"}},
@@ -91,7 +96,7 @@ func TestShow(t *testing.T) {
 func TestColumnsThatExportersRead(t *testing.T) {
 	for topic, want := range map[Topic]string{
 		"POOLS":        "database user cl_active cl_active_cancel_req cl_waiting cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled sv_idle sv_used sv_tested sv_login maxwait",
-		"DATABASES":    "name host port database force_user pool_size reserve_pool pool_mode max_connections current_connections paused disabled",
+		"DATABASES":    "name host port database force_user pool_size reserve_pool pool_mode max_connections current_connections max_client_connections current_client_connections paused disabled",
 		"STATS_TOTALS": "database query_count bytes_received bytes_sent wait_time xact_count",
 		"LISTS":        "list items",
 		"CONFIG":       "key value default changeable",

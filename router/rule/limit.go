@@ -111,8 +111,11 @@ func MaxOf(lines []Limit, kind LimitKind, name string) int {
 	return 0
 }
 
-// MaxOfAddress is MaxOf for an address.
+// MaxOfAddress is MaxOf for an address. A client that came by a Unix-domain socket has none, and no limit.
 func MaxOfAddress(lines []Limit, a netip.Addr) int {
+	if !a.IsValid() {
+		return 0
+	}
 	a = a.Unmap().WithZone("")
 	for i := range lines {
 		l := &lines[i]

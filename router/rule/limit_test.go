@@ -57,7 +57,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %d, want %d", address, got, want)
 		}
 	}
-	if got := MaxOfAddress(parseLimits(t, "address all 9"), netip.Addr{}); got != 9 {
+	if got := MaxOfAddress(parseLimits(t, "address all 9"), netip.Addr{}); got != 0 {
 		t.Errorf("a client without an address: %d", got)
 	}
 	if got := MaxOf(nil, LimitUser, "alice"); got != 0 {

@@ -54,8 +54,8 @@ type Hooks struct {
 	// Key is given the server's cancel key and returns, in the same size, the one that the client
 	// gets. An error ends the session.
 	Key func(server wire.Key) (wire.Key, error)
-	// Authenticated is called once the server has accepted the client.
-	Authenticated func()
+	// Authenticated, if it is not nil, is called once the server has accepted the client, before the client is told. An error ends the session.
+	Authenticated func() *wire.Error
 	// Error is called for each ErrorResponse of the server.
 	Error func(sqlstate string, fatal bool)
 	// Parameter, if it is not nil, is called for each ParameterStatus of the server.
@@ -225,6 +225,14 @@ func (s *Session) FromServer(b []byte) Order {
 					}
 					return s.replaceKey(rest[:h.Size()])
 				}
+				if h.Type == 'R' && s.accepts(rest[wire.HeaderSize:need]) {
+					if i > 0 {
+						break
+					}
+					if err := s.accepted(); err != nil {
+						return Order{Verb: Refuse, Err: err}
+					}
+				}
 				if (h.Type == '1' || h.Type == '3') && s.requests.hidden() {
 					if i > 0 {
 						break
@@ -340,6 +348,22 @@ func (s *Session) replaceKey(message []byte) Order {
 	return Order{Verb: Skip, N: len(message), Insert: s.insert}
 }
 
+// accepts reports whether the body of an authentication request says that the server has accepted the client.
+func (s *Session) accepts(body []byte) bool {
+	return s.phase == phaseAuthenticating && body[0]|body[1]|body[2]|body[3] == 0
+}
+
+// accepted goes on to what follows the authentication, unless the hook is against it.
+func (s *Session) accepted() *wire.Error {
+	if s.hooks.Authenticated != nil {
+		if err := s.hooks.Authenticated(); err != nil {
+			return err
+		}
+	}
+	s.phase = phaseStarting
+	return nil
+}
+
 // onServer follows what the server says. body is as much of it as serverPeek asked for.
 func (s *Session) onServer(h wire.Header, body []byte) {
 	switch h.Type {
@@ -361,13 +385,6 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 	case 'S':
 		if s.hooks.Parameter != nil {
 			s.onParameter(body)
-		}
-	case 'R':
-		if s.phase == phaseAuthenticating && body[0]|body[1]|body[2]|body[3] == 0 {
-			s.phase = phaseStarting
-			if s.hooks.Authenticated != nil {
-				s.hooks.Authenticated()
-			}
 		}
 	case '1':
 		s.requests.answer(kindParse)

@@ -53,6 +53,7 @@ type both struct {
 	client, server wireOf
 	keys           []wire.Key
 	authenticated  int
+	against        *wire.Error // what the hook says of the client
 	errors         []string
 }
 
@@ -63,8 +64,11 @@ func newBoth() *both {
 			b.keys = append(b.keys, k)
 			return wire.Key(strings.Repeat("x", len(k))), nil
 		},
-		Authenticated: func() { b.authenticated++ },
-		Error:         func(code string, _ bool) { b.errors = append(b.errors, code) },
+		Authenticated: func() *wire.Error {
+			b.authenticated++
+			return b.against
+		},
+		Error: func(code string, _ bool) { b.errors = append(b.errors, code) },
 	})
 	b.client.step, b.server.step = b.FromClient, b.FromServer
 	return b
@@ -78,6 +82,20 @@ func ready() *both {
 }
 
 func join(m ...[]byte) []byte { return bytes.Join(m, nil) }
+
+// A client that the hook is against never hears that the server has accepted it.
+func TestLoginThatTheHookIsAgainst(t *testing.T) {
+	b := newBoth()
+	b.against = wire.Fatal(wire.CodeTooManyConnections, "too many")
+	notice := rt.Notice("x")
+	answer := join(notice, rt.AuthOK, rt.ParameterStatus("a", "b"))
+	if o := b.FromServer(answer); o.Verb != session.Forward || o.N != len(notice) || b.authenticated != 0 {
+		t.Fatalf("the notice: %+v, asked %d times", o, b.authenticated)
+	}
+	if o := b.FromServer(answer[len(notice):]); o.Verb != session.Refuse || o.Err != b.against || b.authenticated != 1 || b.Authenticated() || b.MidMessage() {
+		t.Fatalf("%+v, asked %d times, accepted %v", o, b.authenticated, b.Authenticated())
+	}
+}
 
 func TestLogin(t *testing.T) {
 	b := newBoth()
