@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"howdah/router/session"
 	"howdah/router/split"
 	"howdah/router/wire"
 )
@@ -68,11 +69,11 @@ func (a *auto) tellCancelled() (status byte, err error) {
 		a.drop()
 		status = 'E'
 	}
-	e := wire.Error{Severity: "ERROR", Code: wire.CodeQueryCanceled, Message: "canceling statement due to user request"}
-	a.c.r.metrics.refused(e.Code)
-	a.writing.Lock()
-	defer a.writing.Unlock()
-	return status, a.tell(append(e.Append(nil), 'Z', 0, 0, 0, 5, status), false)
+	a.c.r.metrics.refused(wire.CodeQueryCanceled)
+	a.c.r.metrics.cancelled("held")
+	a.c.writing.Lock()
+	defer a.c.writing.Unlock()
+	return status, a.tell(session.Canceled(status), false)
 }
 
 // answer gives the client what the standby says to a batch.
@@ -85,7 +86,7 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 	locked := false
 	defer func() {
 		if locked {
-			a.writing.Unlock()
+			a.c.writing.Unlock()
 		}
 	}()
 	for {
@@ -93,7 +94,7 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 		switch o.Verb {
 		case split.Send, split.Finished:
 			if !locked {
-				a.writing.Lock()
+				a.c.writing.Lock()
 				locked = true
 			}
 			if err := a.tell(in.b[in.r:in.r+o.N], reply.MidMessage()); err != nil {
@@ -177,10 +178,10 @@ func (a *auto) tell(b []byte, mid bool) error {
 	}
 	a.c.mu.Unlock()
 	if n, err := a.c.conn.Write(b); err != nil {
-		a.mid = a.mid || n > 0
+		a.c.mid = a.c.mid || n > 0
 		return errSource{err}
 	}
-	a.mid = mid
+	a.c.mid = mid
 	a.c.r.metrics.fromServers.Add(uint64(len(b)))
 	a.c.account.fromServer.Add(uint64(len(b)))
 	return nil

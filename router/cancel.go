@@ -85,9 +85,14 @@ func (c *client) aim() (shot, bool) {
 	if c.ending != nil {
 		return shot{}, false
 	}
-	if a := c.auto; a != nil && (a.busy || a.moving() || c.machine.HidesBlock()) {
+	if c.inHand {
+		c.recallInHand()
+		return shot{}, false
+	}
+	if a := c.auto; a != nil && (a.busy || c.machine.HidesBlock()) {
 		a.cancelled.Store(true)
 		if a.at == nil {
+			a.callOff()
 			return shot{}, false
 		}
 		return a.aim(), true

@@ -2,9 +2,13 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -90,36 +94,60 @@ func delivered(at *rt.Server, request []byte) *rt.Peer {
 	return c
 }
 
-// While the router makes a standby ready for the client's request, a cancel request is remembered, and hits nothing of the router's own.
+// While the router makes a standby ready for the client's request, a cancel request hits nothing of the router's own, and the client is told at once.
 func TestCancelWhileAStandbyIsMadeReady(t *testing.T) {
-	logIn := func(g *reading) { g.welcome(g.standby, clientTold...) }
-	arrive := func(g *reading) { g.standby = g.two.Accept() }
-	for name, c := range map[string]struct{ before, after []func(*reading) }{
-		"the connection":    {nil, []func(*reading){arrive, logIn, (*reading).functions}},
-		"the login":         {[]func(*reading){arrive}, []func(*reading){logIn, (*reading).functions}},
-		"what is asked":     {[]func(*reading){arrive, logIn}, []func(*reading){(*reading).functions}},
-		"no standby at all": {[]func(*reading){arrive}, []func(*reading){func(g *reading) { g.standby.Close() }}},
-	} {
+	// A connection that is being made is given up; what comes next is not to wait for the same.
+	t.Run("the connection", func(t *testing.T) {
+		g := startReading(t)
+		g.know.Hear(rt.Standby("two", deaf(t), 1))
+		g.client.Send(rt.Query(aRead))
+		until(t, "the request to be in hand", func() bool { return g.count("active") == 1 })
+		g.remembered()
+		g.isCancelled('I')
+		ask(g.client, g.server, aRead)
+		g.one.ExpectNobody()
+	})
+	for name, sql := range map[string]string{"the login": aRead, "the login before a write": aWrite} {
 		t.Run(name, func(t *testing.T) {
 			g := startReading(t)
-			g.client.Send(rt.Query(aRead))
-			until(t, "the request to be in hand", func() bool { return g.count("active") == 1 })
-			for _, step := range c.before {
-				step(g)
-			}
+			g.client.Send(rt.Query(sql))
+			standby := g.two.Accept()
+			standby.ExpectStartup()
 			g.remembered()
-			for _, step := range c.after {
-				step(g)
-			}
 			g.isCancelled('I')
-			g.one.ExpectNobody()
-			g.two.ExpectNobody()
-			if name != "no standby at all" {
-				ask(g.client, g.standby, aRead) // without the one that was cancelled
-			}
+			standby.ExpectClose()
+			ask(g.client, g.server, aRead)
 			ask(g.client, g.server, aWrite)
+			g.one.ExpectNobody()
 		})
 	}
+	// A session's first statement waits for more than others do.
+	t.Run("the login before another read", func(t *testing.T) {
+		g := startReading(t)
+		g.connected(aRead)
+		g.client, g.server = g.login()
+		ask(g.client, g.server, aWrite)
+		g.client.Send(rt.Parse("", aRead), rt.Bind("", ""), rt.Execute(""), rt.Sync, rt.Query(aWrite))
+		standby := g.two.Accept()
+		standby.ExpectStartup()
+		g.remembered()
+		g.isCancelled('I')
+		standby.ExpectClose()
+		answer(g.client, g.server, aWrite)
+		g.one.ExpectNobody()
+	})
+	t.Run("what is asked", func(t *testing.T) {
+		g := startReading(t)
+		g.client.Send(rt.Query(aRead))
+		g.standby = g.two.Accept()
+		g.welcome(g.standby, clientTold...)
+		g.remembered()
+		g.functions()
+		g.isCancelled('I')
+		ask(g.client, g.standby, aRead) // without the one that was cancelled
+		g.one.ExpectNobody()
+		g.two.ExpectNobody()
+	})
 	t.Run("a setting", func(t *testing.T) {
 		g := startReading(t)
 		g.connected(aRead)
@@ -132,21 +160,43 @@ func TestCancelWhileAStandbyIsMadeReady(t *testing.T) {
 		ask(g.client, g.standby, aRead)
 		g.two.ExpectNobody()
 	})
-	// What the router asks before a session's first statement delays also one that is the primary's: the cancel request follows it.
+	// What the router asks before a session's first statement delays also one that is the primary's.
 	t.Run("a write", func(t *testing.T) {
 		g := startReading(t)
 		g.client.Send(rt.Query(aWrite))
 		g.standby = g.two.Accept()
-		g.remembered()
 		g.welcome(g.standby, clientTold...)
+		g.remembered()
 		g.functions()
-		g.server.Expect(rt.Query(aWrite))
-		delivered(g.one, primaryCancel).Close()
-		g.server.Send(rt.Error("57014", "canceled"), rt.Ready('I'))
 		g.isCancelled('I')
 		ask(g.client, g.server, aWrite)
 		g.one.ExpectNobody()
 	})
+}
+
+// deaf returns the address of a listener that takes no connection, because its queue is full.
+func deaf(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	err = errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0))
+	bound, named := syscall.Getsockname(fd)
+	if err = errors.Join(err, named); err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
+	for range 10 {
+		conn, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Fatal("a listener without a queue takes any number of connections")
+	return ""
 }
 
 // A cancel request goes to the server that has the request, and until it has been delivered that server is given nothing else.
@@ -293,26 +343,6 @@ func TestCancelWhileABlockIsTakenOver(t *testing.T) {
 		g.server.Send(rt.Complete("BEGIN"), rt.Complete("DECLARE CURSOR"), rt.Complete("CLOSE CURSOR"), rt.Error("3B001", "no such savepoint"), rt.Ready('E'))
 		answer(g.client, g.server, "ROLLBACK")
 	})
-}
-
-// While a session waits for another primary nobody has its request: the cancel request follows it there.
-func TestCancelWhileASessionMoves(t *testing.T) {
-	m := startMovable(t, func(o *router.Options) { o.DialTimeout, o.CancelTimeout = rt.Patience, rt.Patience })
-	g := &reading{movable: m}
-	ask(m.client, m.server, aWrite)
-	m.know.Hear(rt.Standby("one", m.one.Address(), 2))
-	m.server.ExpectClose()
-	m.client.Send(rt.Query(aWrite))
-	until(t, "the session to wait", func() bool { return m.count("waiting") == 1 })
-	g.remembered()
-	m.know.Hear(rt.Standby("one", m.one.Address(), 2), rt.Primary("two", m.two.Address(), 3))
-	next := m.arrive(m.two)
-	next.Expect(rt.Query(aWrite))
-	delivered(m.two, standbyCancel).Close() // the new primary's key is that which arrive gives
-	next.Send(rt.Error("57014", "canceled"), rt.Ready('I'))
-	g.isCancelled('I')
-	ask(m.client, next, aWrite)
-	m.two.ExpectNobody()
 }
 
 // Whoever waits until a cancel request has been delivered never has what follows cancelled, wherever that runs and whatever the router does for it.

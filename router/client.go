@@ -66,6 +66,14 @@ type client struct {
 	search  context.CancelCauseFunc // ends the search for a server
 	attempt context.CancelCauseFunc // ends the present attempt to reach one
 	ending  *ending                 // the first reason for which the session ends, once there is one
+	// inHand: the router has a request of the client's of which no server has been sent anything, while the session is idle. recall, if it is not nil, is closed when
+	// that is cancelled.
+	inHand bool
+	recall chan struct{}
+
+	// writing is held by whoever is giving the client a message. mid: it has got a part of one that was not its server's.
+	writing sync.Mutex
+	mid     bool
 }
 
 // ending is why the router ends a session.

@@ -80,7 +80,7 @@ func newMetrics(r *Router) *metrics {
 			Name: "howdah_router_retries_total", Help: "Attempts to begin a session on a server that failed and were followed by another, by route.",
 		}, []string{"route"}),
 		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "howdah_router_cancels_total", Help: "Cancel requests, by where they went: to a server, to the router whose session they mean, or to nobody.",
+			Name: "howdah_router_cancels_total", Help: "Cancel requests, by where they went: to a server, to the router whose session they mean, to nobody, or held, if no server had the request yet.",
 		}, []string{"to"}),
 		moves: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "howdah_router_moved_total", Help: "Sessions that went on with another server connection to a primary after they had lost theirs.",

@@ -142,6 +142,10 @@ func (a *auto) move(p *pump) error {
 		c.mu.Unlock()
 		return errEnded
 	}
+	if c.machine.Recalling() {
+		c.mu.Unlock()
+		return nil
+	}
 	c.search, a.movingSince = stop, c.r.now()
 	movable := a.tracker.Move()
 	c.mu.Unlock()
@@ -153,7 +157,11 @@ func (a *auto) move(p *pump) error {
 	w.end(c.conn)
 	c.mu.Lock()
 	c.search, c.attempt, a.movingSince = nil, nil, schema.Never
-	ended := c.ending != nil
+	ended := c.ending != nil || c.account.released()
+	recalled := movable && c.machine.Recalling()
+	if recalled && c.server == nil {
+		c.account.passed = false
+	}
 	c.mu.Unlock()
 	var why *wire.Error
 	switch {
@@ -161,7 +169,9 @@ func (a *auto) move(p *pump) error {
 		return errSource{io.EOF}
 	case err == nil, errors.As(err, new(errSource)):
 		return err
-	case !ended && !c.account.released() && errors.As(err, &why):
+	case recalled && !ended:
+		return nil // the next message looks on
+	case !ended && errors.As(err, &why):
 		c.end(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the server changed: %s", why.Message).
 			WithDetail("%s", why.Detail).WithHint("Connect again; what was sent last has not been carried out.")})
 	}
@@ -234,9 +244,9 @@ func (a *auto) reattachTo(search context.Context, p *pump, b backend) error {
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		err = a.tellChanges(changes)
+		err = a.tellChanges(changes, now)
 	}
-	if err == nil && !a.attach(ctx, p, rd, now) {
+	if err == nil && !a.attach(ctx, p, rd) {
 		err = errEnded
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -312,31 +322,32 @@ func major(version string) string {
 	return version
 }
 
-// tellChanges gives the client messages of the router's own.
-func (a *auto) tellChanges(messages []byte) error {
-	if len(messages) == 0 {
-		return nil
+// tellChanges gives the client messages that tell it the parameters of a new connection, whatever becomes of that next.
+func (a *auto) tellChanges(messages []byte, now map[string]string) error {
+	c := a.c
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if len(messages) > 0 {
+		if n, err := c.conn.Write(messages); err != nil {
+			c.mid = n > 0
+			return errSource{err}
+		}
 	}
-	a.writing.Lock()
-	defer a.writing.Unlock()
-	n, err := a.c.conn.Write(messages)
-	if err != nil {
-		a.mid = n > 0
-		return errSource{err}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, value := range now {
+		a.parameter([]byte(name), []byte(value))
 	}
 	return nil
 }
 
 // attach makes a connection the session's, unless the attempt has been called off.
-func (a *auto) attach(ctx context.Context, p *pump, rd *reader, now map[string]string) bool {
+func (a *auto) attach(ctx context.Context, p *pump, rd *reader) bool {
 	c := a.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ctx.Err() != nil || c.ending != nil || c.account.released() {
 		return false
-	}
-	for name, value := range now {
-		a.parameter([]byte(name), []byte(value))
 	}
 	c.r.sessions.rekey(c, rd.key)
 	c.machine.Resume()

@@ -81,33 +81,38 @@ func (a *account) released() bool {
 	}
 }
 
-// wait returns true when resumed is closed, false when the session ends first.
-func (a *account) wait(resumed <-chan struct{}) bool {
+// held says how long a session waits: until resumed is closed, or recalled, if it is not nil, which says that its client has cancelled what it waits with.
+type held struct{ resumed, recalled <-chan struct{} }
+
+// wait returns true when the session may go on, false when it ends first.
+func (a *account) wait(h held) bool {
 	a.stuck.Store(true)
 	defer a.stuck.Store(false)
 	select {
-	case <-resumed:
+	case <-h.resumed:
+		return true
+	case <-h.recalled:
 		return true
 	case <-a.over:
 		return false
 	}
 }
 
-// mustWait returns what is closed when a session that would begin a transaction with a message of this type may do so, or is to ask again; nil if it
-// may now. It waits while the router is paused, while its primary is about to stop, and while a cancel request is on its way there for what was asked
-// before. The client's lock is held. A goodbye begins nothing.
-func (c *client) mustWait(first byte) <-chan struct{} {
+// mustWait returns what is waited for where a session would begin a transaction with a message of this type, resumed being nil if it may do so now: it waits
+// while the router is paused, while its primary is about to stop, and while a cancel request is on its way there for what was asked before. Afterwards it asks
+// again. The client's lock is held. A goodbye begins nothing.
+func (c *client) mustWait(first byte) held {
 	if s := c.server; s != nil && s.cancels.n > 0 && s.cancels.aimed && first != 'X' && !c.machine.Busy() {
-		return s.cancels.none
+		return c.holdBack(s.cancels.none)
 	}
 	resumed := c.r.gate.held()
 	if resumed == nil {
 		resumed = c.r.stops.held(c.backend)
 	}
-	if resumed == nil || first == 'X' || !c.machine.Idle() || c.auto.inBlock() {
-		return nil
+	if resumed == nil || first == 'X' || !c.untouched() {
+		return held{}
 	}
-	return resumed
+	return c.holdBack(resumed)
 }
 
 // hold waits while the router is paused, and reports whether it had to.

@@ -47,17 +47,22 @@ type reader struct {
 type errNoLogin struct{ error }
 
 // openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
-func (c *client) openReader(at backend) (*reader, error) {
+func (c *client) openReader(ctx context.Context, at backend) (*reader, error) {
 	if c.began == "" && c.r.comparesSettings() {
 		return nil, errUnlike
 	}
 	r := &reports{}
-	rd, err := c.logInAt(context.Background(), at, r.told)
+	rd, err := c.logInAt(ctx, at, r.told)
 	if err != nil {
 		return nil, err
 	}
 	rd.reports = r
-	if err := c.begunAlike(rd); err != nil {
+	stop := context.AfterFunc(ctx, func() { rd.conn.socket.Close() })
+	err = c.begunAlike(rd)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		rd.close()
 		return nil, err
 	}

@@ -53,7 +53,7 @@ type pump struct {
 	// ofClient: what is read is the client's, and waits while the router is paused.
 	ofClient bool
 	deals    func() error // instead of deal, if it is not nil
-	// alone, if it is not nil, is held while the client is being given a message; holding says that it is.
+	// alone, if it is not nil, is held while the client is being given a message; holding says that this pump holds it.
 	alone   *sync.Mutex
 	holding bool
 
@@ -173,6 +173,11 @@ func (p *pump) obey(h *chunk, o session.Order) (enough bool, err error) {
 			return false, errSink{err}
 		}
 		h.r += o.N
+	case session.Answer:
+		if err := p.c.answer(o); err != nil {
+			return false, err
+		}
+		h.r += o.N
 	case session.Fetch:
 		return false, nil
 	default:
@@ -217,30 +222,34 @@ func (p *pump) release() {
 // nothing is counted as asked of the server.
 func (p *pump) order(b []byte) (session.Order, error) {
 	for {
-		if o, resumed, err := p.orderNow(b); resumed == nil {
+		if o, h, err := p.orderNow(b); h.resumed == nil {
 			return o, err
-		} else if !p.c.account.wait(resumed) {
+		} else if !p.c.account.wait(h) {
 			return session.Order{}, errEnded
 		}
 	}
 }
 
-// orderNow does not ask the machine where the session must be held first: then it returns what is closed when that is over.
-func (p *pump) orderNow(b []byte) (o session.Order, resumed <-chan struct{}, err error) {
+// orderNow does not ask the machine where the session must be held first: then it returns what it waits for.
+func (p *pump) orderNow(b []byte) (o session.Order, h held, err error) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	if p.c.ending != nil {
-		return o, nil, errEnded
+		return o, h, errEnded
 	}
 	if p.server != p.c.server {
-		return o, nil, errDetached // what is here still is of a server that has lost the session
+		return o, h, errDetached // what is here still is of a server that has lost the session
 	}
-	if p.ofClient {
-		if resumed = p.c.mustWait(b[0]); resumed != nil {
-			return o, resumed, nil
+	if p.ofClient && p.c.auto == nil {
+		p.c.takeUp()
+		if o, recalled := p.c.machine.Recalled(b); recalled {
+			return o, h, nil
+		}
+		if h = p.c.mustWait(b[0]); h.resumed != nil {
+			return o, h, nil
 		}
 	}
-	return p.step(b), nil, nil
+	return p.step(b), h, nil
 }
 
 // fill reads more. With nothing held it waits without a buffer and takes one when there is
@@ -395,7 +404,7 @@ func (c *client) tellEnd() {
 	}
 	c.r.metrics.refused(e.Code)
 	c.log.Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
-	if c.machine.MidMessage() || c.auto != nil && c.auto.mid {
+	if c.machine.MidMessage() || c.mid {
 		// Whatever is written now would be taken for the rest of that message.
 		c.conn.reset()
 		return
@@ -406,8 +415,8 @@ func (c *client) tellEnd() {
 // newDown returns the pump of the server's direction, with what was read already.
 func (c *client) newDown(held *chunk) (*pump, error) {
 	down, err := c.newPump(c.server.Conn, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, held)
-	if err == nil && c.auto != nil {
-		down.alone = &c.auto.writing
+	if err == nil {
+		down.alone = &c.writing
 	}
 	return down, err
 }

@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,15 +55,12 @@ type auto struct {
 	failed bool
 	list   *catalog
 
-	// writing is held by whoever is giving the client a message.
-	writing sync.Mutex
-
-	mid bool // the client has got a part of a message that was not the primary's
-
 	// Of the client's lock. at is the reader while it has the client's batch and has not answered all of it.
 	reader, at *reader
 	busy       bool // the client's request is in hand: a standby is asked, or made ready
 	block      bool // a standby has a transaction block of the session's
+	// dial, if it is not nil, ends the attempt to connect to a standby.
+	dial context.CancelCauseFunc
 	// cancelled: the client's request in hand is to be cancelled. It is set under the client's lock.
 	cancelled atomic.Bool
 	// queries and transactions are what standbys carried out. pinned is what the tracker said when it was asked last, since pinnedAt.
@@ -162,7 +158,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 	defer func() {
 		a.c.mu.Lock()
 		defer a.c.mu.Unlock()
-		a.busy, a.mid = false, a.mid && err != nil
+		a.busy, a.c.mid = false, a.c.mid && err != nil
 		if done {
 			a.cancelled.Store(false)
 			a.tracker.Done(status, a.failed)
@@ -171,6 +167,7 @@ func (a *auto) read(batch []byte) (done bool, err error) {
 			a.tracker.Refuse()
 		}
 		a.block = a.tracker.InBlock()
+		a.c.inHand = !done && a.c.untouched()
 	}()
 	rd := a.standby()
 	able := rd != nil && a.stillRead(batch) && a.mayBegin(rd)
@@ -318,6 +315,7 @@ func (a *auto) interrupt() {
 		a.reader.conn.Close()
 		a.cancelLeft()
 	}
+	a.callOff()
 }
 
 // prepare puts the session's settings in force on the standby, and knows the functions of the database.

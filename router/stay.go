@@ -153,9 +153,14 @@ func (a *auto) connect(to route.Reader, lighter *reader) bool {
 	if lighter != nil {
 		defer a.c.r.sessions.left(lighter)
 	}
-	rd, err := a.c.openReader(at)
+	ctx, done := a.dialing()
+	rd, err := a.c.openReader(ctx, at)
 	if err != nil {
 		a.c.r.sessions.giveBack(a.c, at)
+		if done() {
+			a.retryAt = a.c.r.now().Add(retryFirst) // what follows is not to wait for the same
+			return false
+		}
 		a.c.log.Debug("no connection to a standby for the session's reads", zap.String("member", to.Member), zap.Error(err))
 		a.retryAt = a.c.r.now().Add(a.retryFor)
 		a.retryFor = min(2*a.retryFor, retryLast)
@@ -173,6 +178,7 @@ func (a *auto) connect(to route.Reader, lighter *reader) bool {
 		a.reader = rd
 	}
 	a.c.mu.Unlock()
+	done()
 	if ended {
 		a.c.r.sessions.giveBack(a.c, at)
 		rd.conn.Close()

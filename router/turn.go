@@ -10,10 +10,10 @@ type turn struct {
 	split.Order
 	machine session.Order // with Pass and Replace: what the machine orders first
 	inject  []byte        // with Inject and Replace
-	// Where nothing can be said yet: begins says that the session does its first thing, resumed is closed when it may go on, moves says that it needs another
-	// server connection.
+	// Where nothing can be said yet: begins says that the session does its first thing, held what it waits for, moves that it needs another server
+	// connection.
 	begins, moves bool
-	resumed       <-chan struct{}
+	held          held
 }
 
 // order asks the tracker and the machine, in one step with whether the session goes on and is idle.
@@ -32,9 +32,9 @@ func (a *auto) order(p *pump) (turn, error) {
 			if err := a.move(p); err != nil {
 				return t, err
 			}
-		case t.resumed == nil:
+		case t.held.resumed == nil:
 			return t, nil
-		case !a.c.account.wait(t.resumed):
+		case !a.c.account.wait(t.held):
 			return t, errEnded
 		}
 	}
@@ -45,21 +45,30 @@ func (a *auto) orderNow(b []byte) (t turn, err error) {
 	c := a.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.ending != nil || c.account.released():
+	if c.ending != nil || c.account.released() {
 		return t, errEnded
+	}
+	c.takeUp()
+	if o, recalled := c.machine.Recalled(b); recalled {
+		a.tracker.Recalled()
+		if t.machine, t.Order = o, (split.Order{Verb: split.Pass, N: o.N}); o.Verb == session.Fetch {
+			t.Verb = split.More
+		}
+		return t, nil
+	}
+	switch {
 	case c.server == nil && b[0] == 'X':
 		c.machine.FromClient(b)
 		return t, errEnded
 	case !a.begun && c.machine.Idle(): // what a client sends before it is told that it may is answered by then
-		a.begun, a.busy, t.begins = true, true, true
+		a.begun, a.busy, t.begins, c.inHand = true, true, true, true
 		return t, nil
 	}
-	if t.resumed = c.mustWait(b[0]); t.resumed != nil {
+	if t.held = c.mustWait(b[0]); t.held.resumed != nil {
 		return t, nil
 	}
 	if c.server == nil {
-		t.moves = true
+		t.moves, c.inHand = true, true
 		return t, nil
 	}
 	t.Order = a.tracker.FromClient(b, c.machine.Idle())

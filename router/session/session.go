@@ -25,6 +25,8 @@ const (
 	Fetch
 	// Refuse: this is not the protocol; end the session with Err. Nothing is to be forwarded.
 	Refuse
+	// Answer: drop the first N bytes and write Insert back to who sent them.
+	Answer
 )
 
 // Order is what becomes of the bytes that were shown. A driver carries it out before it asks again
@@ -118,6 +120,11 @@ type Session struct {
 	unsynced bool
 
 	queries, transactions uint64
+
+	// recalledLeft is how many bytes of a message of recalledType are still to be dropped.
+	recalled     recalled
+	recalledType byte
+	recalledLeft int
 }
 
 // New returns the machine of a session whose startup packet goes to the server next.

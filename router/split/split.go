@@ -55,6 +55,7 @@ type Tracker struct {
 	open  bool // extended messages were passed since the last Sync
 	again bool // the batch in front has been refused by a standby
 	rest  bool // the session was idle before what was injected in front of a message
+	front bool // something was injected in front of the next message
 	batch batch
 	block block
 	known statements
@@ -135,6 +136,12 @@ func (t *Tracker) Refuse() {
 	t.batch.release()
 }
 
+// Injected reports whether the primary has been sent something in front of the next message.
+func (t *Tracker) Injected() bool { return t.front }
+
+// Recalled is called when what stands in front was cancelled by the client and no server gets it.
+func (t *Tracker) Recalled() { t.again = false }
+
 // pass lets the next message go to the primary and takes in what it does to the session.
 func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	size := h.Size()
@@ -148,17 +155,17 @@ func (t *Tracker) pass(b []byte, h wire.Header, idle bool) Order {
 	body := b[wire.HeaderSize:min(size, len(b))]
 	if h.Type == 'B' || h.Type == 'D' {
 		if t.lacks(h.Type, body) {
-			t.rest = idle
+			t.rest, t.front = idle, true
 			return Order{Verb: Inject}
 		}
 	}
 	if idle && !t.open && t.strays(h.Type, body) {
-		t.rest = true
+		t.rest, t.front = true, true
 		return Order{Verb: Inject}
 	}
 	t.state.asks = false
 	t.observe(h.Type, body, len(b) >= size, idle)
-	t.again, t.rest = false, false
+	t.again, t.rest, t.front = false, false, false
 	if len(b) >= size {
 		if t.replacement = t.refused(h.Type, body); t.replacement != nil {
 			return Order{Replace, size}
@@ -223,6 +230,7 @@ func (t *Tracker) Movable() bool {
 // Move takes in that the session has lost its server connection while it was idle, and is about to get another one. It returns false if it cannot.
 func (t *Tracker) Move() bool {
 	t.settle()
+	t.front = false
 	t.known.move()
 	return t.Movable()
 }
