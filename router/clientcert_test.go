@@ -362,6 +362,40 @@ func TestClientCertificateBesidePassword(t *testing.T) {
 	}
 }
 
+// A session that began with a certificate goes on with the next primary, where the router is let in as its user again; where it is asked for more, it ends.
+func TestCertifiedSessionsMove(t *testing.T) {
+	for name, asks := range map[string][]byte{"let in": nil, "asked for a password": rt.Message('R', rt.Int32(scram.CodeSASL), scram.Offer([]string{scram.Mechanism}))} {
+		t.Run(name, func(t *testing.T) {
+			c := startCertifying(t, []string{"hostssl all all all cert"})
+			two := rt.Listen(t, "")
+			s := c.begin(t, c.named("alice"))
+			s.send(rt.Startup("user", "alice"))
+			first := c.server.Accept()
+			first.Welcome(rt.KeyData(4711, "sekr"))
+			s.welcomed()
+			c.know.Hear(rt.Primary("two", two.Address(), 2))
+			first.ExpectClose()
+			s.send(rt.Query("INSERT INTO t VALUES (1)"))
+			next := two.Accept()
+			if got := next.ExpectStartup().Parameters["user"]; got != "alice" {
+				t.Errorf("began anew as %s", got)
+			}
+			if asks != nil {
+				next.Send(asks)
+				next.ExpectClose()
+				if e := s.told(); e.Code != "57P01" || !strings.Contains(e.Message, "SCRAM") && !strings.Contains(e.Message, "nothing to log in with") {
+					t.Errorf("told %+v", e)
+				}
+				return
+			}
+			next.Send(rt.AuthOK, rt.KeyData(99, "abcd"), rt.Ready('I'))
+			next.Expect(rt.Query("INSERT INTO t VALUES (1)"))
+			next.Send(rt.Complete("INSERT 0 1"), rt.Ready('I'))
+			s.expect(rt.Complete("INSERT 0 1"), rt.Ready('I'))
+		})
+	}
+}
+
 // The authorities are read again by themselves and at RELOAD, and no session ends by it.
 func TestClientAuthoritiesChange(t *testing.T) {
 	c := startCertifying(t, []string{"hostssl all all all cert"})

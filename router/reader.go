@@ -134,12 +134,13 @@ func (rd *reader) logIn(startup []byte, with scram.Credentials) error {
 
 // prove answers an authentication request.
 func (rd *reader) prove(s *scram.Client, m []byte, with scram.Credentials) error {
+	if !isOK(m) && !with.Known() {
+		return &errNoLogin{errors.New("the router has nothing to log in with: the client has authenticated itself at the primary, or by its certificate")}
+	}
 	reply, err := s.Request(m[wire.HeaderSize:])
 	switch {
 	case err != nil:
 		return &errNoLogin{broken(err)}
-	case s.Challenged() && !with.Known():
-		return &errNoLogin{errors.New("the client has authenticated itself at the primary, and the router has nothing to log in with")}
 	case s.Challenged():
 		if reply, err = s.Answer(with); err != nil {
 			return err
