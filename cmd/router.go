@@ -19,10 +19,10 @@ import (
 	"howdah/router"
 )
 
-const routerLong = `Listens where clients expect PostgreSQL and sends each session to the primary, or to a standby for reads. It learns from
-gossip and from Consul who is the primary, whichever is first, and never talks to one of an older epoch. The port chooses:
---listen-rw is the primary's, --listen-ro a standby's; at --listen the client asks for rw or ro by the parameter howdah.route
-at startup, which goes before the port everywhere.`
+const routerLong = `Listens where clients expect PostgreSQL and sends what they ask to the primary, or to a standby if it is known to be a read. It
+learns from gossip and from Consul who is the primary, whichever is first, and never talks to one of an older epoch. The port
+chooses: at --listen each statement goes where it belongs (--statement-routing), --listen-rw is the primary's, --listen-ro a
+standby's. A client that asks for auto, rw or ro by the parameter howdah.route at startup gets that at every port.`
 
 const routerExample = `howdah router --cluster shop --name router1 --listen 0.0.0.0:6432 --listen-ro 0.0.0.0:6433 \
   --gossip-key-file /etc/howdah/secrets/gossip.key --router-password-file /etc/howdah/secrets/router

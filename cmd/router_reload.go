@@ -16,7 +16,7 @@ import (
 
 // routerReloads are the options that a running router takes over from its sources; router.Apply is the other half of it.
 var routerReloads = map[string]bool{
-	"failover-wait": true, "consistency": true, "max-clients": true, "read-only-fallback": true,
+	"failover-wait": true, "consistency": true, "statement-routing": true, "max-clients": true, "read-only-fallback": true,
 	"login-timeout": true, "dial-timeout": true, "cancel-timeout": true, "drain-timeout": true, "farewell-timeout": true, "tcp-user-timeout": true,
 	"tls-cert-file": true, "tls-key-file": true, "tls-client-ca-file": true, "admin-users": true, "stats-users": true, "log-level": true, "rules": true, "ident-map": true, "limits": true,
 }

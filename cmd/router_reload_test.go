@@ -3,8 +3,10 @@ package cmd
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -82,16 +84,41 @@ func TestRouterReload(t *testing.T) {
 	}
 }
 
-// Whatever is said to be changeable is taken over by the router, or is the log's level.
+// Whatever is said to be changeable is taken over by the router, or is the log's level, and nothing else is.
 func TestRouterReloadsWhatItSays(t *testing.T) {
-	names := map[string]bool{}
-	for _, v := range options.New("howdah router", NewRouter(Stdio{})).Values() {
-		names[v.Name] = true
-	}
-	for name := range routerReloads {
-		if !names[name] {
-			t.Errorf("no option %s", name)
+	said := maps.Clone(routerReloads)
+	delete(said, "log-level")
+	fields := reflect.TypeFor[router.Options]()
+	for i := range fields.NumField() {
+		if !fields.Field(i).IsExported() {
+			continue
 		}
+		c := NewRouter(Stdio{})
+		set := options.New("howdah router", c)
+		before := set.Values()
+		switch f := reflect.ValueOf(&c.Options).Elem().Field(i); f.Kind() {
+		case reflect.Bool:
+			f.SetBool(!f.Bool())
+		case reflect.Int, reflect.Int64:
+			f.SetInt(f.Int() + int64(time.Second))
+		case reflect.String:
+			f.SetString(f.String() + "x")
+		case reflect.Slice:
+			f.Set(reflect.ValueOf([]string{"x"}))
+		}
+		taken := !reflect.DeepEqual(router.DefaultOptions().Reloaded(c.Options), router.DefaultOptions())
+		for k, v := range set.Values() {
+			if v.Text == before[k].Text {
+				continue
+			}
+			if taken != said[v.Name] {
+				t.Errorf("%s: said to be changeable %v, taken over %v", v.Name, said[v.Name], taken)
+			}
+			delete(said, v.Name)
+		}
+	}
+	if len(said) > 0 {
+		t.Errorf("no option of the router's is one of %v", said)
 	}
 }
 

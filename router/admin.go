@@ -214,7 +214,7 @@ func (r *Router) View() console.View {
 
 // routes are those that lead to different places: without statement routing auto is rw.
 func (r *Router) routes() []route.Route {
-	if r.o.StatementRouting {
+	if r.live().StatementRouting {
 		return []route.Route{route.RW, route.RO, route.Auto}
 	}
 	return []route.Route{route.RW, route.RO}
@@ -224,7 +224,7 @@ func (r *Router) routes() []route.Route {
 func (r *Router) routeView(of route.Route, v console.View) console.Route {
 	view := console.Route{Name: string(of)}
 	is := func(one route.Route) bool {
-		return one == of || of == route.RW && one == route.Auto && !r.o.StatementRouting
+		return one == of || of == route.RW && one == route.Auto && !r.live().StatementRouting
 	}
 	for _, listener := range []route.Route{route.RW, route.RO, route.Auto} {
 		if a := r.Address(listener); a != nil && is(listener) {

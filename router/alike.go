@@ -29,7 +29,7 @@ const settingsWait = 500 * time.Millisecond
 // askSettings asks a primary for what roles and databases set for the session that is about to begin there. The answer is empty if that cannot be learnt.
 // Nil: it is of no use to the session. It goes on while the session connects, and ends by itself: a client that goes away does not break the connection off.
 func (c *client) askSettings(ctx context.Context, b backend) <-chan string {
-	if !c.r.comparesSettings() || !c.r.o.StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.startup.Parameters["replication"] != "" {
+	if !c.r.comparesSettings() || !c.r.live().StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.startup.Parameters["replication"] != "" {
 		return nil
 	}
 	answer := make(chan string, 1)

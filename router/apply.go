@@ -14,13 +14,7 @@ func (r *Router) live() *Options { return r.changed.Load() }
 func (r *Router) Apply(o Options) error {
 	r.applying.Lock()
 	defer r.applying.Unlock()
-	n := *r.live()
-	n.FailoverWait, n.LoginTimeout, n.DialTimeout, n.CancelTimeout = o.FailoverWait, o.LoginTimeout, o.DialTimeout, o.CancelTimeout
-	n.DrainTimeout, n.FarewellTimeout, n.TCPUserTimeout = o.DrainTimeout, o.FarewellTimeout, o.TCPUserTimeout
-	n.MaxClients, n.ReadOnlyFallback, n.Consistency = o.MaxClients, o.ReadOnlyFallback, o.Consistency
-	n.Rules, n.IdentMap, n.Limits = o.Rules, o.IdentMap, o.Limits
-	n.AdminUsers, n.StatsUsers = o.AdminUsers, o.StatsUsers
-	n.TLSCertFile, n.TLSKeyFile, n.TLSClientCAFile = o.TLSCertFile, o.TLSKeyFile, o.TLSClientCAFile
+	n := r.live().Reloaded(o)
 	if err := errors.Join(n.Validate(), n.validateConsole()); err != nil {
 		return err
 	}
@@ -31,6 +25,17 @@ func (r *Router) Apply(o Options) error {
 	}
 	r.changed.Store(&n)
 	return nil
+}
+
+// Reloaded returns the options of a router that runs with n once it has been given o: with what Apply takes of o.
+func (n Options) Reloaded(o Options) Options {
+	n.FailoverWait, n.LoginTimeout, n.DialTimeout, n.CancelTimeout = o.FailoverWait, o.LoginTimeout, o.DialTimeout, o.CancelTimeout
+	n.DrainTimeout, n.FarewellTimeout, n.TCPUserTimeout = o.DrainTimeout, o.FarewellTimeout, o.TCPUserTimeout
+	n.MaxClients, n.ReadOnlyFallback, n.Consistency, n.StatementRouting = o.MaxClients, o.ReadOnlyFallback, o.Consistency, o.StatementRouting
+	n.Rules, n.IdentMap, n.Limits = o.Rules, o.IdentMap, o.Limits
+	n.AdminUsers, n.StatsUsers = o.AdminUsers, o.StatsUsers
+	n.TLSCertFile, n.TLSKeyFile, n.TLSClientCAFile = o.TLSCertFile, o.TLSKeyFile, o.TLSClientCAFile
+	return n
 }
 
 // useFiles goes over to the files for TLS with clients that n names. They are read before any is used.

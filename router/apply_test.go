@@ -12,7 +12,7 @@ import (
 // Apply takes over these fields, and no others.
 func TestApplyTakes(t *testing.T) {
 	takes := []string{"Consistency", "FailoverWait", "LoginTimeout", "DialTimeout", "CancelTimeout", "DrainTimeout", "FarewellTimeout", "TCPUserTimeout",
-		"MaxClients", "ReadOnlyFallback", "AdminUsers", "StatsUsers", "Rules", "IdentMap", "Limits"} // and the certificate's files, where there is TLS
+		"MaxClients", "ReadOnlyFallback", "StatementRouting", "AdminUsers", "StatsUsers", "Rules", "IdentMap", "Limits"} // and the certificate's files, where there is TLS
 	before := DefaultOptions()
 	before.Cluster, before.Name = "c", "n"
 	before.ConsolePassword = func() (string, error) { return "x", nil }

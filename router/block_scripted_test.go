@@ -5,6 +5,7 @@ import (
 
 	"howdah/consul/schema"
 	"howdah/router"
+	"howdah/router/route"
 	rt "howdah/router/routertest"
 	"howdah/router/wire"
 )
@@ -178,4 +179,41 @@ func TestTimeoutsOfABlockOnAStandby(t *testing.T) {
 			until(t, "the session to be forgotten", func() bool { return g.count("") == 0 })
 		})
 	}
+}
+
+// --statement-routing is a switch for the running router: what has begun reads from the primary too while it is off, but for a block that goes on to its end, and
+// from a standby again when it is back.
+func TestStatementRoutingIsSwitched(t *testing.T) {
+	g := startBlock(t)
+	turn := func(on bool) {
+		t.Helper()
+		o := router.DefaultOptions()
+		withConsole(&o)
+		o.DialTimeout, o.Consistency, o.StatementRouting = rt.Patience, route.Eventual, on
+		if err := g.Apply(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	routes := func(want int) {
+		t.Helper()
+		if got := rows(t, g.console(t, "root"), "SHOW ROUTES"); len(got) != want {
+			t.Errorf("%v", got)
+		}
+	}
+	routes(3)
+	turn(false)
+	routes(2)
+	g.inBlock(aRead, "SELECT 0", 'T')
+	g.inBlock("COMMIT", "COMMIT", 'I')
+	ask(g.client, g.server, aRead)
+	g.standby.Expect(rt.Terminate)
+	ask(g.client, g.server, beginReadOnly)
+	later, laterServer := g.login()
+	ask(later, laterServer, aRead)
+	turn(true)
+	g.connected(aRead)
+	ask(g.client, g.server, aWrite)
+	ask(g.client, g.standby, aRead)
+	ask(later, laterServer, aRead) // it began as a session of the primary's
+	g.two.ExpectNobody()
 }

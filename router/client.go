@@ -380,7 +380,7 @@ func (c *client) endInOrder(e *wire.Error) {
 
 // splits reports whether the session's statements are routed one by one: the router must be able to log in to a standby as the client.
 func (c *client) splits() bool {
-	return c.r.o.StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.startup.Parameters["replication"] == ""
+	return c.r.live().StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.startup.Parameters["replication"] == ""
 }
 
 // standbyMoved is called when the standby that the session reads from may not keep it.

@@ -22,7 +22,7 @@ type Options struct {
 	Name string
 
 	// Listen, ListenRW and ListenRO are host:port; an empty one is not opened, at least one must be.
-	// A client of Listen gets the route it asks for, or rw; the other two have a route of their own
+	// A client of Listen gets the route it asks for, or auto; the other two have a route of their own
 	// that a startup parameter may still override.
 	Listen, ListenRW, ListenRO string
 	// APIListen is the host:port of /health, /metrics, /status and /events; empty for none.
@@ -73,7 +73,8 @@ type Options struct {
 
 	// Consistency is what reads must see whose session does not say; ReadWait how long one waits for a standby that has it.
 	Consistency route.Consistency
-	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it they stay on the primary.
+	// StatementRouting has sessions of route auto read from standbys, statement by statement; without it they stay on the primary. Where it is taken
+	// away while the router runs, so do sessions that have begun, until it is back; a block on a standby ends there.
 	StatementRouting bool
 	ReadWait         time.Duration
 	// AuthType says who authenticates clients.

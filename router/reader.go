@@ -187,10 +187,10 @@ type errSaid struct {
 	code string
 }
 
-// errLastWord is an error with which a server has ended the connection.
+// errLastWord is an error with which a server has ended the connection. No log gets more of it than its code.
 type errLastWord struct{ said *wire.Error }
 
-func (e errLastWord) Error() string { return e.said.Error() }
+func (e errLastWord) Error() string { return "the server has ended the connection: " + e.said.Code }
 
 // exec runs a statement and gives each row to each.
 func (rd *reader) exec(text []byte, each func(row []byte) error) error {

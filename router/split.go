@@ -221,6 +221,10 @@ func (a *auto) standby() *reader {
 	if a.tracker.InBlock() {
 		return a.blockStandby(t)
 	}
+	if !a.c.r.live().StatementRouting { // since the session began
+		a.drop()
+		return nil
+	}
 	if a.rest > 0 {
 		a.rest--
 		return nil
