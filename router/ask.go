@@ -105,6 +105,7 @@ func (a *auto) answer(rd *reader, reply *split.Reply) (bool, error) {
 				rd.rest = append(rd.rest, in.b[in.r:in.w]...)
 				if a.failed = reply.Failed(); a.failed {
 					split.Doubt(rd.have)
+					a.c.r.metrics.serverError(reply.Code(), false)
 				}
 				switch reply.Code() {
 				case wire.CodeReadOnlyTransaction, wire.CodeFeatureNotSupported: // the second of an unlogged table

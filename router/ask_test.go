@@ -156,6 +156,9 @@ func TestRefusedBehindTheFirstRow(t *testing.T) {
 			t.Errorf("%v, again: %v", mode, err)
 		}
 	}
+	if n := s.metric(`howdah_router_errors_total{by="server",sqlstate="25006"}`); n != "3" {
+		t.Errorf("%s errors are counted", n)
+	}
 }
 
 // flood has a server send a message over and over, to a client that does not read, until it takes no more, and returns how many bytes that were.

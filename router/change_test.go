@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -31,11 +32,14 @@ func TestEpochChange(t *testing.T) {
 			}
 			g.know.Hear(rt.Standby("one", old.Address(), 1), rt.Primary("two", next.Address(), 2))
 			e := client.ExpectError(c.code)
-			if e.Severity != "FATAL" || e.Hint == "" {
+			if e.Severity != "FATAL" || e.Hint == "" || !strings.Contains(e.Message, "one is no longer the primary: two has taken epoch 2") {
 				t.Errorf("error %+v", e)
 			}
 			client.ExpectClose()
 			server.ExpectClose()
+			if n := g.figure(t, "howdah_router_reroutes_total"); n != "1" {
+				t.Errorf("%s sessions rerouted", n)
+			}
 			g.session(t, route.Auto, next)
 			old.ExpectNobody()
 		})
@@ -64,7 +68,9 @@ func TestEpochChangeInATransaction(t *testing.T) {
 	committingServer.Expect(commit)
 	// Only the epoch is known; who has it is not.
 	g.know.Hear(rt.Standby("two", "127.0.0.1:1", 2))
-	plain.ExpectError("57P01")
+	if e := plain.ExpectError("57P01"); !strings.Contains(e.Message, "epoch 1 of one has ended: epoch 2 has begun") {
+		t.Errorf("error %+v", e)
+	}
 	writing.ExpectError("57P01")
 	committing.ExpectError("08007")
 }
@@ -77,7 +83,9 @@ func TestFenceEndsSessions(t *testing.T) {
 	client, backend := g.session(t, route.Auto, server)
 	primary.State = "fenced"
 	g.know.Hear(primary)
-	client.ExpectError("57P01")
+	if e := client.ExpectError("57P01"); !strings.Contains(e.Message, "the server changed: PostgreSQL of one is fenced") {
+		t.Errorf("error %+v", e)
+	}
 	backend.ExpectClose()
 }
 

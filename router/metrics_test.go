@@ -66,6 +66,10 @@ func TestHealthIsWhatClientsSee(t *testing.T) {
 		if up {
 			server.Accept().Welcome(rt.KeyData(1, "abcd"))
 		}
+		if !up {
+			c.ExpectError("57P03")
+			return health, false
+		}
 		typ, _ := c.Next()
 		return health, typ != 'E'
 	}
@@ -81,5 +85,43 @@ func TestHealthIsWhatClientsSee(t *testing.T) {
 	until(t, "the knowledge to be too old", func() bool { return g.Status().Primary == "" })
 	if h, served := ask(false); h != 503 || served {
 		t.Errorf("stale knowledge: %d, %v", h, served)
+	}
+}
+
+// A standby's lag is what it says itself against what the primary does, in bytes and by when the primary was there.
+func TestLagOfAStandbyIsShown(t *testing.T) {
+	begun := time.Now()
+	g := start(t)
+	primary, standby := rt.Primary("one", "127.0.0.1:1", 1), rt.Standby("two", "127.0.0.1:1", 1)
+	g.know.Hear(primary, standby)
+	lag := func() (bytes, seconds string) {
+		return g.figure(t, `howdah_router_standby_lag_bytes{member="two"}`), g.figure(t, `howdah_router_standby_lag_seconds{member="two"}`)
+	}
+	until(t, "the standby to be known", func() bool { b, s := lag(); return b == "0" && s == "0" })
+	primary.LSN += 4096
+	g.know.Hear(primary)
+	until(t, "the lag to be known", func() bool { b, _ := lag(); return b == "4096" })
+	until(t, "the lag to grow", func() bool { _, s := lag(); return number(t, s) >= .1 })
+	if _, s := lag(); number(t, s) > time.Since(begun).Seconds() {
+		t.Errorf("%s s behind after %s", s, time.Since(begun))
+	}
+	standby.ReplayLSN = primary.LSN
+	g.know.Hear(standby)
+	until(t, "the lag to be over", func() bool { b, s := lag(); return b == "0" && s == "0" })
+}
+
+// Errors that a standby tells are counted as those of the primary are.
+func TestErrorsOfAStandbyAreCounted(t *testing.T) {
+	g := startReading(t)
+	g.connected(aRead)
+	for code, behind := range map[string][][]byte{"57014": nil, "22012": {rt.RowDescription("n"), rt.Row("1")}} {
+		g.client.Send(rt.Query(aRead))
+		g.standby.Expect(rt.Query(aRead))
+		g.standby.Send(append(behind, rt.Error(code, "no"), rt.Ready('I'))...)
+		g.client.Expect(append(behind, rt.Error(code, "no"), rt.Ready('I'))...)
+		ask(g.client, g.standby, aRead)
+		if n := g.figure(t, `howdah_router_errors_total{by="server",sqlstate="`+code+`"}`); n != "1" {
+			t.Errorf("%s: %q counted", code, n)
+		}
 	}
 }

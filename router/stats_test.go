@@ -24,8 +24,12 @@ func of(list []map[string]any, column string, value any) []map[string]any {
 }
 
 // metric is the value of one line of /metrics; empty if it is not there.
-func (s *splitCluster) metric(name string) string {
-	_, body := s.get(s.t, "/metrics")
+func (s *splitCluster) metric(name string) string { return s.figure(s.t, name) }
+
+// figure is the value of one line of /metrics; empty if it is not there.
+func (g *rig) figure(t *testing.T, name string) string {
+	t.Helper()
+	_, body := g.get(t, "/metrics")
 	for line := range strings.Lines(body) {
 		if value, found := strings.CutPrefix(line, name+" "); found {
 			return strings.TrimSpace(value)
@@ -105,10 +109,22 @@ func TestReadsOnStandbysAreCounted(t *testing.T) {
 		t.Errorf("%v bytes more", n)
 	}
 
+	if n := number(t, s.metric(`howdah_router_read_wait_seconds_count{by="standby",consistency="session"}`)); n < 13 {
+		t.Errorf("%v reads had to see something", n)
+	}
+	exec("SET howdah.consistency = 'strict'")
+	exec("SELECT 1")
+	if n := number(t, s.metric(`howdah_router_read_wait_seconds_count{by="standby",consistency="strict"}`)) + number(t, s.metric(`howdah_router_read_wait_seconds_count{by="primary",consistency="strict"}`)); n == 0 {
+		t.Error("no strict read is counted")
+	}
+	if ok, failed := number(t, s.metric(`howdah_router_own_connects_total{result="ok"}`)), s.metric(`howdah_router_own_connects_total{result="failed"}`); ok < 2 || failed != "0" {
+		t.Errorf("%v connections of the router's own, %s failed", ok, failed)
+	}
+
 	// A session that ends leaves the same figures behind.
 	conn.Close(context.Background())
 	until(t, "the session to be forgotten", func() bool { return s.count("") == 0 })
-	if left := rows(t, root, "SHOW STATS")[0]; left["total_query_count"].(int64) != after["total_query_count"].(int64) {
+	if left := rows(t, root, "SHOW STATS")[0]; left["total_query_count"].(int64) != after["total_query_count"].(int64)+2 {
 		t.Errorf("%v, then %v", after, left)
 	}
 	if servers := of(rows(t, root, "SHOW SERVERS"), "id", id); len(servers) != 0 {
