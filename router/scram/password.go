@@ -22,7 +22,7 @@ func CheckMD5(user string, v Verifier, salt [MD5SaltSize]byte, answer []byte) (C
 	if subtle.ConstantTimeCompare(answerMD5(digest, salt[:]), answer) != 1 {
 		return Credentials{}, false
 	}
-	return Credentials{User: user, keys: seal(keys{md5: digest})}, true
+	return Credentials{User: user, keys: keys{md5: digest}.sealed()}, true
 }
 
 // CheckPassword holds a password in clear against v (plain_crypt_verify, src/backend/libpq/crypt.c). It takes the same time whether v is a mock.
@@ -33,7 +33,7 @@ func CheckPassword(user string, v Verifier, password string) (Credentials, bool)
 		if subtle.ConstantTimeCompare([]byte(digest), []byte(v.keys().md5)) != 1 {
 			return Credentials{}, false
 		}
-		return Credentials{User: user, keys: seal(keys{md5: digest})}, true
+		return Credentials{User: user, keys: keys{md5: digest}.sealed()}, true
 	case KindSCRAM:
 		// What SASLprep refuses counts as it is, as in PostgreSQL.
 		if prepared, err := stringprep.SASLprep.Prepare(password); err == nil && prepared != "" {

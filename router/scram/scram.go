@@ -80,7 +80,7 @@ type keys struct {
 	md5            string // the digest of a role whose password is md5; it has nothing else
 }
 
-func seal[T any](v T) func() T { return func() T { return v } }
+func (k keys) sealed() func() keys { return func() keys { return k } }
 
 // String names the user alone.
 func (c Credentials) String() string { return "credentials of " + c.User }
@@ -108,18 +108,18 @@ func FromPassword(user, password, salt string, iterations int) (Credentials, err
 		return Credentials{}, fmt.Errorf("SCRAM keys: %w", err)
 	}
 	k := key(salted)
-	return Credentials{User: user, keys: seal(keys{
+	return Credentials{User: user, keys: keys{
 		client: mac(k, "Client Key"), server: mac(k, "Server Key"), salt: salt, iterations: iterations,
-	})}, nil
+	}.sealed()}, nil
 }
 
 // Verifier returns what PostgreSQL would store for c.
 func (c Credentials) Verifier() Verifier {
 	k := c.keys()
 	if k.md5 != "" {
-		return Verifier{Kind: KindMD5, keys: seal(verifierKeys{md5: k.md5})}
+		return Verifier{Kind: KindMD5, keys: verifierKeys{md5: k.md5}.sealed()}
 	}
 	return Verifier{
-		Kind: KindSCRAM, Salt: k.salt, Iterations: k.iterations, keys: seal(verifierKeys{stored: sha256.Sum256(k.client[:]), server: k.server}),
+		Kind: KindSCRAM, Salt: k.salt, Iterations: k.iterations, keys: verifierKeys{stored: sha256.Sum256(k.client[:]), server: k.server}.sealed(),
 	}
 }

@@ -462,7 +462,7 @@ func FuzzClient(f *testing.F) {
 		if _, err := c.Request(request(CodeSASLContinue, challenge)); err != nil {
 			return
 		}
-		if _, err := c.Answer(Credentials{User: "user", keys: seal(keys{salt: c.Asked().Salt, iterations: c.Asked().Iterations, server: key{1}})}); err != nil {
+		if _, err := c.Answer(Credentials{User: "user", keys: keys{salt: c.Asked().Salt, iterations: c.Asked().Iterations, server: key{1}}.sealed()}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Request(request(CodeSASLFinal, signature)); err == nil {

@@ -204,7 +204,7 @@ func (s *Server) Check(user string, v Verifier) (Credentials, []byte, bool) {
 	if !holds || v.mock || !v.Fits(s.salt, s.iterations) {
 		return Credentials{}, nil, false
 	}
-	return Credentials{User: user, keys: seal(keys{client: client, server: known.server, salt: v.Salt, iterations: v.Iterations})},
+	return Credentials{User: user, keys: keys{client: client, server: known.server, salt: v.Salt, iterations: v.Iterations}.sealed()},
 		[]byte("v=" + base64.StdEncoding.EncodeToString(signature[:])), true
 }
 

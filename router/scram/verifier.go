@@ -39,6 +39,8 @@ type verifierKeys struct {
 	md5            string // the digest of a KindMD5
 }
 
+func (k verifierKeys) sealed() func() verifierKeys { return func() verifierKeys { return k } }
+
 // maxVerifier bounds the text of a verifier. PostgreSQL's own has 133 bytes.
 const maxVerifier = 1024
 
@@ -53,7 +55,7 @@ func ParseVerifier(text string) (Verifier, error) {
 		return Verifier{}, fmt.Errorf("a verifier of %d bytes: %w", len(text), errVerifier)
 	}
 	if digest, is := strings.CutPrefix(text, "md5"); is && len(digest) == 32 && strings.Trim(digest, "0123456789abcdef") == "" {
-		return Verifier{Kind: KindMD5, keys: seal(verifierKeys{md5: digest})}, nil
+		return Verifier{Kind: KindMD5, keys: verifierKeys{md5: digest}.sealed()}, nil
 	}
 	rest, is := strings.CutPrefix(text, Mechanism+"$")
 	count, rest, hasSalt := strings.Cut(rest, ":")
@@ -79,7 +81,7 @@ func ParseVerifier(text string) (Verifier, error) {
 	if k.server, err = decodeKey(server64); err != nil {
 		return Verifier{}, errVerifier
 	}
-	v.keys = seal(k)
+	v.keys = k.sealed()
 	return v, nil
 }
 
@@ -121,7 +123,7 @@ func MockLike(secret []byte, user, salt string, iterations int) Verifier {
 	h.Write([]byte("key of "))
 	h.Write([]byte(user))
 	k := key(h.Sum(nil))
-	return Verifier{Kind: KindSCRAM, Salt: salt, Iterations: iterations, keys: seal(verifierKeys{stored: k, server: k}), mock: true}
+	return Verifier{Kind: KindSCRAM, Salt: salt, Iterations: iterations, keys: verifierKeys{stored: k, server: k}.sealed(), mock: true}
 }
 
 // Fits reports whether an exchange that was begun with salt and iterations can be decided by v.
