@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -155,6 +156,9 @@ func (c *Router) Run(ctx context.Context) error {
 	}, boottime.Now, log.Named("detector"))
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(router.GCPercent)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	k := newKnowledge(gossip, c.Cluster, log.Named("knowledge"))

@@ -148,7 +148,7 @@ func (c *client) totals() (console.Totals, bool) {
 		return console.Totals{}, false
 	}
 	t := console.Totals{
-		Database: database(c.startup), Sessions: 1, FromClients: c.account.fromClient.Load(), FromServers: c.account.fromServer.Load(),
+		Database: c.database, Sessions: 1, FromClients: c.account.fromClient.Load(), FromServers: c.account.fromServer.Load(),
 		US: uint64(time.Duration(c.account.waited.Load()).Microseconds()),
 	}
 	t.Queries, t.Transactions = c.machine.Counts()
@@ -270,8 +270,8 @@ func (g *registry) next(t *topology.Topology) (backend, bool) {
 func (c *client) view() console.Client {
 	b := c.r.sessions.backendOf(c)
 	v := console.Client{
-		ID: c.account.id, User: c.startup.Parameters["user"], Database: database(c.startup), Route: string(c.route),
-		Addr: c.conn.from().String(), LocalAddr: c.conn.LocalAddr().String(), Application: c.startup.Parameters["application_name"],
+		ID: c.account.id, User: c.user, Database: c.database, Route: string(c.route),
+		Addr: c.conn.from().String(), LocalAddr: c.conn.LocalAddr().String(), Application: c.application,
 		ConnectedAt: c.account.since, Held: c.account.stuck.Load(),
 	}
 	if c.conn.tls != nil {
@@ -328,7 +328,7 @@ func (a *auto) pinView() (why string, since time.Time) {
 func (a *auto) notePin() {
 	if p := a.tracker.Pinned(); p != a.pinned {
 		a.pinned, a.pinnedAt = p, a.c.r.now()
-		a.c.log.Debug("what keeps the session on the primary has changed", zap.Stringer("reason", p))
+		a.c.log().Debug("what keeps the session on the primary has changed", zap.Stringer("reason", p))
 	}
 }
 

@@ -29,15 +29,15 @@ const settingsWait = 500 * time.Millisecond
 // askSettings asks a primary for what roles and databases set for the session that is about to begin there. The answer is empty if that cannot be learnt.
 // Nil: it is of no use to the session. It goes on while the session connects, and ends by itself: a client that goes away does not break the connection off.
 func (c *client) askSettings(ctx context.Context, b backend) <-chan string {
-	if !c.r.comparesSettings() || !c.r.live().StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.startup.Parameters["replication"] != "" {
+	if !c.r.comparesSettings() || !c.r.live().StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.replication != "" {
 		return nil
 	}
 	answer := make(chan string, 1)
 	ctx, server := context.WithoutCancel(ctx), own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}
 	go func() {
-		text, err := c.r.own.LoginSettings(ctx, server, c.startup.Parameters["user"], database(c.startup))
+		text, err := c.r.own.LoginSettings(ctx, server, c.user, c.database)
 		if err != nil {
-			c.log.Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
+			c.log().Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
 		}
 		answer <- text
 	}()
@@ -103,7 +103,7 @@ func (a *auto) align(rd *reader) error {
 	rd.reports.changed = false // what is reported from here on is compared before the next read
 	a.c.mu.Lock()
 	for _, told := range a.told {
-		name, value := told.name.Value(), told.value.Value()
+		name, value := told.Value().name, told.Value().value
 		if there, known := rd.reports.values.get(name); known && there != value {
 			wrong[name] = value
 		}

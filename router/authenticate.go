@@ -73,12 +73,12 @@ var errNotCurrent = errors.New("the server has another verifier of this user tha
 // ours reports whether the router can authenticate clients. Where nothing else was asked for, it passes logins through to servers whose sidecars do not make
 // the function yet, or that do not let it in.
 func (c *client) ours(search context.Context) bool {
-	_, err := c.r.roles.Find(search, c.startup.Parameters["user"], c.r.now().Add(-role.KeptFor))
+	_, err := c.r.roles.Find(search, c.user, c.r.now().Add(-role.KeptFor))
 	if c.auth != AuthAuto || !errors.Is(err, role.ErrNoFunction) && !errors.Is(err, role.ErrRefused) {
 		return true
 	}
 	c.r.passing.Do(func() {
-		c.log.Warn("logins are passed through as long as the servers do not tell this router how roles log in; their sidecars may be older", zap.Error(err))
+		c.log().Warn("logins are passed through as long as the servers do not tell this router how roles log in; their sidecars may be older", zap.Error(err))
 	})
 	return false
 }
@@ -86,7 +86,7 @@ func (c *client) ours(search context.Context) bool {
 // authenticate has the client prove that it knows its password, in the exchange that the server would have had with it, and keeps the credentials that
 // the proof leaves. A final error ends the session's beginning; after any other the client has been told nothing.
 func (c *client) authenticate(search context.Context, by scram.Asked) error {
-	user := c.startup.Parameters["user"]
+	user := c.user
 	// The salt that a primary asks for tells whether a kept answer is still right. That of a standby, which may be behind itself, does not; md5 has none.
 	fresh := c.backend.role != schema.RolePrimary || by.Salt == ""
 	since := c.r.now()
@@ -102,7 +102,7 @@ func (c *client) authenticate(search context.Context, by scram.Asked) error {
 	case search.Err() != nil:
 		return final{c.calledOff(search)}
 	case errors.Is(err, role.ErrNoFunction), errors.Is(err, role.ErrRefused):
-		c.log.Warn("no client can be authenticated", zap.Error(err))
+		c.log().Warn("no client can be authenticated", zap.Error(err))
 		return final{wire.Fatal(wire.CodeCannotConnectNow, "this router may not look up how users log in").
 			WithHint("Its log says why.")}
 	case err != nil:

@@ -48,7 +48,7 @@ func (a *auto) mayBegin(rd *reader) bool {
 	if rd.isolation == "" || rd.isolationOf != rd.version {
 		level, err := rd.setting("default_transaction_isolation")
 		if err != nil {
-			a.c.log.Debug("a standby did not say its default_transaction_isolation", zap.String("member", rd.member), zap.Error(err))
+			a.c.log().Debug("a standby did not say its default_transaction_isolation", zap.String("member", rd.member), zap.Error(err))
 			a.drop()
 			return false
 		}

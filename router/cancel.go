@@ -41,8 +41,8 @@ func (r *Router) CancelForwarded(ctx context.Context, key []byte) bool {
 // cancels are the cancel requests that are on their way to one server connection. PostgreSQL cancels whatever runs there when one arrives, so nothing
 // else is to run until then. Of the client's lock.
 type cancels struct {
-	n    int
 	none chan struct{} // closed when n is 0 again
+	n    int32
 	// aimed: one is for a request that was outstanding; others come too late or too early, as they do where there is no router.
 	aimed bool
 	// stray: one was not delivered as far as is known, and may arrive at any time.
@@ -120,7 +120,7 @@ func (a *auto) aim() shot {
 func (c *client) shoot(ctx context.Context, s shot) {
 	err := c.r.sendCancel(ctx, s.address, s.key)
 	if err != nil {
-		c.log.Info("cancel request not delivered", zap.String("server", s.address), zap.Error(err))
+		c.log().Info("cancel request not delivered", zap.String("server", s.address), zap.Error(err))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,7 +137,7 @@ func (a *auto) settled(to *link) bool {
 	}
 	select {
 	case <-none:
-	case <-a.c.account.over:
+	case <-a.c.account.end():
 		return false
 	}
 	return a.settled(to)
@@ -178,7 +178,7 @@ func (a *auto) cancelLeft() {
 	rd.left = true
 	a.c.r.work.Go(func() {
 		if err := a.c.r.sendCancel(context.Background(), rd.address, rd.key); err != nil {
-			a.c.log.Info("what a standby did for a session that has left it could not be cancelled", zap.String("member", rd.member), zap.Error(err))
+			a.c.log().Info("what a standby did for a session that has left it could not be cancelled", zap.String("member", rd.member), zap.Error(err))
 		}
 	})
 }
@@ -214,8 +214,8 @@ func (r *Router) cancelAbandoned(c *client) {
 	}
 	begun := time.Now()
 	if err := r.sendCancel(context.Background(), address, key); err != nil {
-		c.log.Info("the statement of a client that vanished could not be cancelled", zap.String("server", address), zap.Error(err))
+		c.log().Info("the statement of a client that vanished could not be cancelled", zap.String("server", address), zap.Error(err))
 		return
 	}
-	c.log.Debug("the statement of a client that vanished was cancelled", zap.Duration("took", time.Since(begun)))
+	c.log().Debug("the statement of a client that vanished was cancelled", zap.Duration("took", time.Since(begun)))
 }

@@ -24,14 +24,15 @@ var past = time.Unix(1, 0)
 
 // client is one admitted client and, once there is one, its server.
 type client struct {
-	r       *Router
-	conn    *link
-	startup wire.Startup
-	route   route.Route
+	r    *Router
+	conn *link
+	// packet is the startup packet, which each of the session's servers gets; user and what follows is what it says that the router needs later.
+	packet                                   []byte
+	user, database, application, replication string
+	route                                    route.Route
 	// consistency is what its reads must see; of the goroutine that takes its statements.
 	consistency route.Consistency
-	log         *zap.Logger
-	login       *time.Timer
+	login       *time.Timer // bounds the login; nil once that is over
 	account     *account
 
 	// Of the goroutine that connects: auth says who authenticates the client, method is that of the rule that matched, empty without rules; watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
@@ -101,7 +102,7 @@ func (r *Router) serve(ctx context.Context, conn *link, of route.Route) {
 
 // receive returns the client that a connection is of, admitted; nil if there is none to be served.
 func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *client {
-	log := r.log.WithLazy(zap.Stringer("client", conn.from())) // most sessions log nothing
+	log := r.logOf(conn)
 	startup, err := r.greet(ctx, conn)
 	// A client is admitted first and counts as started then, so that a drain overlooks none.
 	started := sync.OnceFunc(func() {
@@ -124,8 +125,8 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 		r.serveConsole(ctx, conn, startup, log)
 		return nil
 	}
-	c := &client{r: r, conn: conn, startup: startup, log: log, account: r.newAccount()}
-	if err := c.wishes(of); err != nil {
+	c := r.newClient(conn, startup)
+	if err := c.wishes(startup, of); err != nil {
 		r.turnAway(conn, err, log)
 		return nil
 	}
@@ -148,11 +149,26 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 	return c
 }
 
-// wishes sets what the client asks for in its startup packet, having come by the listener of.
-func (c *client) wishes(of route.Route) error {
+// newClient returns a client that has sent that startup packet.
+func (r *Router) newClient(conn *link, s wire.Startup) *client {
+	return &client{
+		r: r, conn: conn, account: r.newAccount(), packet: s.Raw, user: s.Parameters["user"], database: database(s), application: s.Parameters["application_name"],
+		replication: s.Parameters["replication"],
+	}
+}
+
+// logOf is the log with who is at the other end. It is made where something is logged, which most sessions never do.
+func (r *Router) logOf(conn *link) *zap.Logger {
+	return r.log.WithLazy(zap.Stringer("client", conn.from()))
+}
+
+func (c *client) log() *zap.Logger { return c.r.logOf(c.conn) }
+
+// wishes sets how the client asks in its startup packet to be routed, having come by the listener of.
+func (c *client) wishes(s wire.Startup, of route.Route) error {
 	var err error
-	if c.route, err = route.Of(c.startup.Parameters, of); err == nil {
-		c.consistency, err = route.ConsistencyOf(c.startup.Parameters, c.r.live().Consistency)
+	if c.route, err = route.Of(s.Parameters, of); err == nil {
+		c.consistency, err = route.ConsistencyOf(s.Parameters, c.r.live().Consistency)
 	}
 	var bad interface {
 		error
@@ -279,15 +295,15 @@ func (c *client) connected(ctx context.Context) bool {
 	c.watcher, c.callOff = nil, nil // they would keep buffers
 	if err != nil {
 		if errors.Is(err, errClientGone) {
-			c.log.Debug("client went away while it waited for a server")
+			c.log().Debug("client went away while it waited for a server")
 			return false
 		}
-		c.r.turnAway(c.conn, err, c.log)
+		c.r.turnAway(c.conn, err, c.log())
 		return false
 	}
 	c.r.metrics.connected(c.route, time.Since(begun))
 	c.account.waited.Store(int64(time.Since(begun)))
-	c.log.Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
+	c.log().Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
 	return true
 }
 
@@ -300,23 +316,42 @@ func (c *client) begin(attempt context.Context, server *link) bool {
 	}
 	c.search, c.attempt = nil, nil
 	c.server = server
-	hooks := session.Hooks{
-		Key: func(server wire.Key) (wire.Key, error) {
-			return c.r.sessions.issue(c, server, c.r.instance)
-		},
-		Authenticated: c.welcomed,
-		Error:         c.r.metrics.serverError,
-	}
+	c.machine = session.New(hooks{c})
 	if c.splits() {
 		c.auto = newAuto(c)
-		hooks = c.auto.hooks(hooks)
+		c.machine = session.New(follower{hooks{c}})
 	}
-	c.machine = session.New(hooks)
 	c.login = time.AfterFunc(c.r.live().LoginTimeout, func() {
 		c.end(ending{err: wire.Fatal(wire.CodeQueryCanceled, "canceling authentication due to timeout").
 			WithDetail("The login was not complete within %s.", c.r.live().LoginTimeout)})
 	})
 	return true
+}
+
+// hooks let the client hear what the machine of its session is told. The client's lock is held.
+type hooks struct{ c *client }
+
+func (h hooks) Key(server wire.Key) (wire.Key, error) {
+	return h.c.r.sessions.issue(h.c, server, h.c.r.instance)
+}
+
+func (h hooks) Authenticated() *wire.Error { return h.c.welcomed() }
+
+func (h hooks) Error(code string, fatal bool) { h.c.r.metrics.serverError(code, fatal) }
+
+// loggedIn ends the bound of the login. The client's lock is held.
+func (c *client) loggedIn() {
+	if c.login != nil {
+		c.login.Stop()
+		c.login = nil
+	}
+}
+
+// stopLogin is loggedIn without the lock.
+func (c *client) stopLogin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loggedIn()
 }
 
 // moved is called when the server may not keep the session. One that is still looking for a server
@@ -380,7 +415,7 @@ func (c *client) endInOrder(e *wire.Error) {
 
 // splits reports whether the session's statements are routed one by one: the router must be able to log in to a standby as the client.
 func (c *client) splits() bool {
-	return c.r.live().StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.startup.Parameters["replication"] == ""
+	return c.r.live().StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.replication == ""
 }
 
 // standbyMoved is called when the standby that the session reads from may not keep it.

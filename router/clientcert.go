@@ -28,7 +28,7 @@ func (c *client) underCertificate(r rule.Rule, mappings []rule.Mapping) error {
 	if c.conn.subject == nil {
 		return wire.Fatal(wire.CodeInvalidAuthorization, "connection requires a valid client certificate")
 	}
-	user := c.startup.Parameters["user"]
+	user := c.user
 	if r.Certificate.Named {
 		c.otherName = otherName(*c.conn.subject, r.Certificate, mappings, user)
 	}
@@ -67,7 +67,7 @@ func (c *client) rightName() error {
 	if c.otherName == "" {
 		return nil
 	}
-	return because{refused(c.startup.Parameters["user"]), c.otherName}
+	return because{refused(c.user), c.otherName}
 }
 
 // noKey is the end of a client that the router vouches for, at a server that asks for more: the router knows nothing that only the user knows.
@@ -92,7 +92,7 @@ func (c *client) noKey(server *link, s *scram.Client, message []byte) error {
 	if c.method == rule.Trust {
 		reason = "is trusted by a rule of this router"
 	}
-	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s, and user \"%s\" %s", c.backend.member, method, c.startup.Parameters["user"], reason).
+	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s, and user \"%s\" %s", c.backend.member, method, c.user, reason).
 		WithDetail("%s", detail).
 		WithHint("Let the router in as this user by its certificate: \"hostssl all all ROUTER cert map=router\" in the server's pg_hba.conf, \"router NAME USER\" in its pg_ident.conf.")}
 }
@@ -102,7 +102,7 @@ func (c *client) relayable(server *link, message []byte) error {
 	if !server.showed || !isOK(message) {
 		return nil
 	}
-	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s lets in whom this router names, and nobody has authenticated user \"%s\"", c.backend.member, c.startup.Parameters["user"]).
+	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s lets in whom this router names, and nobody has authenticated user \"%s\"", c.backend.member, c.user).
 		WithDetail("The router has shown it its own certificate (server-tls-cert-file), and passes the login of this client through.").
 		WithHint("Have the router authenticate the client: auth-type scram, or a rule with the method scram-sha-256 or cert.")}
 }

@@ -50,7 +50,7 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 		if c.watcher.gone && err == nil {
 			// Found out only now; the session is relayed to its quick end.
 			err = errClientGone
-			c.login.Stop()
+			c.stopLogin()
 			c.server.Close()
 			c.r.sessions.leave(c)
 		}
@@ -82,7 +82,7 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 				return nil, nil, end.error
 			}
 			c.r.metrics.retried(c.route)
-			c.log.Debug("no session with this server", zap.String("member", b.member), zap.Error(last))
+			c.log().Debug("no session with this server", zap.String("member", b.member), zap.Error(last))
 			if c.route == route.RO && !failed[b.member] {
 				failed[b.member] = true
 				continue // another one may do at once
@@ -201,7 +201,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 // knock sends the startup packet and reads the beginning of the answer. If that is an error that
 // says "not now", it is an *notYet and nothing of it has gone to the client.
 func (c *client) knock(server *link) (*chunk, error) {
-	if _, err := server.Write(c.startup.Raw); err != nil {
+	if _, err := server.Write(c.packet); err != nil {
 		return nil, err
 	}
 	in := newChunk()

@@ -35,6 +35,7 @@ const handoverProcess = "HOWDAH_TEST_HANDOVER"
 // runHandoverProcess is a router in a process of its own. It says where it listens, and drains at SIGTERM.
 func runHandoverProcess() int {
 	listen, server, _ := strings.Cut(os.Getenv(handoverProcess), " ")
+	debug.SetGCPercent(router.GCPercent)
 	o := router.DefaultOptions()
 	o.Cluster, o.Name, o.Listen, o.ReusePort, o.DrainTimeout = rt.Cluster, fmt.Sprint("router-", os.Getpid()), listen, true, rt.Patience
 	know := rt.NewKnowledge(boottime.Now)

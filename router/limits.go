@@ -78,9 +78,9 @@ func (l *link) address() netip.Addr {
 }
 
 // belongings are the user and the database of a client as PostgreSQL has them: it cuts long names off, and physical replication belongs to no database.
-func belongings(s wire.Startup) (user, of string) {
-	user, of = s.Parameters["user"], database(s)
-	if physical(s.Parameters["replication"]) {
+func (c *client) belongings() (user, of string) {
+	user, of = c.user, c.database
+	if physical(c.replication) {
 		of = ""
 	}
 	return user[:min(len(user), rule.MaxName)], of[:min(len(of), rule.MaxName)]
@@ -158,7 +158,7 @@ func (g *registry) identify(c *client, limits []rule.Limit) (full, bool) {
 	if c.identified {
 		return full{}, true
 	}
-	user, of := belongings(c.startup)
+	user, of := c.belongings()
 	if limit := rule.MaxOf(limits, rule.LimitUser, user); limit > 0 && g.counts.users[user] >= limit {
 		return full{rule.LimitUser, user, limit}, false
 	}
@@ -182,7 +182,7 @@ func (n *counts) identified(user, of string, d int) {
 func (g *registry) uncount(c *client) {
 	g.counts.at(c.conn.address(), -1, 0)
 	if c.identified {
-		user, of := belongings(c.startup)
+		user, of := c.belongings()
 		g.counts.identified(user, of, -1)
 		c.identified = false
 	}
@@ -237,10 +237,10 @@ func (c *client) full(f full) *wire.Error {
 
 // welcomed is called when the server accepts the client, which has not been told yet. The client's lock is held.
 func (c *client) welcomed() *wire.Error {
-	c.login.Stop()
+	c.loggedIn()
 	err := c.identify()
 	if err != nil {
-		c.log.Info("client turned away", zap.String("sqlstate", err.Code), zap.String("reason", err.Message))
+		c.log().Info("client turned away", zap.String("sqlstate", err.Code), zap.String("reason", err.Message))
 		c.endInOrder(err)
 	}
 	return err

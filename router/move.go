@@ -38,8 +38,11 @@ func (c *client) detach(why string) bool {
 	c.server.reset()
 	c.server.Close()
 	c.server = nil
+	if a.attached == nil {
+		a.attached = make(chan struct{}, 1)
+	}
 	c.account.passed = false
-	c.log.Debug("session has lost its server and goes on with another", zap.String("member", c.backend.member), zap.String("reason", why))
+	c.log().Debug("session has lost its server and goes on with another", zap.String("member", c.backend.member), zap.String("reason", why))
 	return true
 }
 
@@ -64,25 +67,31 @@ func (a *auto) parameter(name, value []byte) {
 }
 
 // parameters are what a client was told with ParameterStatus. Most sessions are told the same, so the texts are shared between them.
-type parameters []parameter
+type parameters []unique.Handle[parameter]
 
-type parameter struct{ name, value unique.Handle[string] }
+type parameter struct{ name, value string }
+
+// usualParameters is how many of them PostgreSQL reports, with room for a few.
+const usualParameters = 16
 
 func (p *parameters) set(name, value []byte) {
-	n, v := unique.Make(string(name)), unique.Make(string(value))
-	for i := range *p {
-		if (*p)[i].name == n {
-			(*p)[i].value = v
+	now := unique.Make(parameter{string(name), string(value)})
+	for i, was := range *p {
+		if was.Value().name == string(name) {
+			(*p)[i] = now
 			return
 		}
 	}
-	*p = append(*p, parameter{n, v})
+	if *p == nil {
+		*p = make(parameters, 0, usualParameters)
+	}
+	*p = append(*p, now)
 }
 
 func (p parameters) get(name string) (value string, known bool) {
 	for _, one := range p {
-		if one.name.Value() == name {
-			return one.value.Value(), true
+		if one := one.Value(); one.name == name {
+			return one.value, true
 		}
 	}
 	return "", false
@@ -200,7 +209,7 @@ func (a *auto) reattach(search context.Context, p *pump) error {
 				return err
 			}
 			c.r.metrics.retried(c.route)
-			c.log.Debug("session does not go on with this server yet", zap.String("member", b.member), zap.Error(err))
+			c.log().Debug("session does not go on with this server yet", zap.String("member", b.member), zap.Error(err))
 			why = fmt.Sprintf("%s at %s: %s", b.member, b.address, err)
 		}
 		if err := c.waitForServer(search, changed, deadline, pauseFor, found, why); err != nil {
@@ -359,6 +368,6 @@ func (a *auto) attach(ctx context.Context, p *pump, rd *reader) bool {
 	default: // the other goroutine has not seen the last one yet
 	}
 	c.r.metrics.moves.Inc()
-	c.log.Debug("session goes on", zap.String("member", rd.member), zap.Uint64("epoch", uint64(rd.epoch)))
+	c.log().Debug("session goes on", zap.String("member", rd.member), zap.Uint64("epoch", uint64(rd.epoch)))
 	return true
 }

@@ -59,26 +59,39 @@ type account struct {
 	passed bool
 	// stuck: the session has something to send and is held.
 	stuck atomic.Bool
-	// over is closed when the session ends, so that one that is held ends too.
-	over chan struct{}
-	once sync.Once
+	// ended: the session ends. over is closed then, so that one that is held ends too; it is made when somebody asks for it.
+	ended atomic.Bool
+	mu    sync.Mutex
+	over  chan struct{}
 }
 
 func (r *Router) newAccount() *account {
-	return &account{since: time.Now(), begun: r.now(), over: make(chan struct{})}
+	return &account{since: time.Now(), begun: r.now()}
 }
 
 // release lets a session that is held go to its end.
-func (a *account) release() { a.once.Do(func() { close(a.over) }) }
+func (a *account) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ended.Swap(true) && a.over != nil {
+		close(a.over)
+	}
+}
 
 // released reports whether the session has been let go to its end.
-func (a *account) released() bool {
-	select {
-	case <-a.over:
-		return true
-	default:
-		return false
+func (a *account) released() bool { return a.ended.Load() }
+
+// end returns what is closed when the session is let go to its end.
+func (a *account) end() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over == nil {
+		a.over = make(chan struct{})
+		if a.ended.Load() {
+			close(a.over)
+		}
 	}
+	return a.over
 }
 
 // held says how long a session waits: until resumed is closed, or recalled, if it is not nil, which says that its client has cancelled what it waits with.
@@ -93,7 +106,7 @@ func (a *account) wait(h held) bool {
 		return true
 	case <-h.recalled:
 		return true
-	case <-a.over:
+	case <-a.end():
 		return false
 	}
 }

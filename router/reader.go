@@ -81,7 +81,7 @@ func (c *client) logInAt(ctx context.Context, at backend, parameter func(name, v
 	defer context.AfterFunc(ctx, func() { conn.socket.Close() })()
 	rd := &reader{backend: at, conn: conn, have: map[string]uint64{}, parameter: parameter}
 	conn.SetDeadline(time.Now().Add(c.r.live().DialTimeout))
-	if err := rd.logIn(c.startup.Raw, c.credentials); err != nil {
+	if err := rd.logIn(c.packet, c.credentials); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("login: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -47,39 +46,38 @@ type pump struct {
 	src, dst net.Conn
 	server   *link           // whichever of the two it is
 	raw      syscall.RawConn // of a src without TLS
-	step     func([]byte) session.Order
-	moved    meter
 	held     *chunk
-	// ofClient: what is read is the client's, and waits while the router is paused.
-	ofClient bool
-	deals    func() error // instead of deal, if it is not nil
 	// alone, if it is not nil, is held while the client is being given a message; holding says that this pump holds it.
 	alone   *sync.Mutex
 	holding bool
+	// ofClient: what is read is the client's, and waits while the router is paused.
+	ofClient bool
+
+	// Of a src with TLS, which cannot be asked whether there is something to read: idle is where the next bytes are waited for, long says that
+	// the last read filled what it was given, so that more is likely there.
+	long bool
+	idle []byte
 
 	// ready is readReady bound once: a method value made at each read would be an allocation.
 	ready   func(uintptr) bool
 	readErr error
-
-	// Of a src with TLS, which cannot be asked whether there is something to read: idle is where the next bytes are waited for, long says that
-	// the last read filled what it was given, so that more is likely there.
-	idle []byte
-	long bool
 }
 
-// meter counts the bytes of one direction, of the whole router and of the session.
-type meter struct{ all, own *atomic.Uint64 }
-
-func (m meter) add(n int) {
-	m.all.Add(uint64(n))
-	m.own.Add(uint64(n))
+// count takes in that n bytes were moved.
+func (p *pump) count(n int) {
+	all, own := &p.c.r.metrics.fromServers, &p.c.account.fromServer
+	if p.ofClient {
+		all, own = &p.c.r.metrics.fromClients, &p.c.account.fromClient
+	}
+	all.Add(uint64(n))
+	own.Add(uint64(n))
 }
 
 // idleRead is what a session with TLS keeps for the next message of its client; most are shorter.
 const idleRead = 2 << 10
 
-func (c *client) newPump(src, dst net.Conn, step func([]byte) session.Order, moved meter, held *chunk) (*pump, error) {
-	p := &pump{c: c, src: src, dst: dst, server: c.server, step: step, moved: moved, held: held}
+func (c *client) newPump(src, dst net.Conn, held *chunk) (*pump, error) {
+	p := &pump{c: c, src: src, dst: dst, server: c.server, held: held}
 	plaintext, plain := src.(socket)
 	if !plain {
 		p.idle = make([]byte, idleRead)
@@ -107,11 +105,13 @@ func (e errSink) Unwrap() error   { return e.error }
 func (p *pump) run() error {
 	defer func() { p.held.free() }()
 	for {
-		deal := p.deal
-		if p.deals != nil {
-			deal = p.deals
+		var err error
+		if p.ofClient && p.c.auto != nil {
+			err = p.c.auto.deal(p)
+		} else {
+			err = p.deal()
 		}
-		if err := deal(); err != nil {
+		if err != nil {
 			return err
 		}
 		if err := p.fill(); err != nil {
@@ -166,7 +166,7 @@ func (p *pump) obey(h *chunk, o session.Order) (enough bool, err error) {
 		if _, err := p.dst.Write(h.b[h.r : h.r+o.N]); err != nil {
 			return false, errSink{err}
 		}
-		p.moved.add(o.N)
+		p.count(o.N)
 		h.r += o.N
 	case session.Skip:
 		if _, err := p.dst.Write(o.Insert); err != nil {
@@ -249,7 +249,10 @@ func (p *pump) orderNow(b []byte) (o session.Order, h held, err error) {
 			return o, h, nil
 		}
 	}
-	return p.step(b), h, nil
+	if p.ofClient {
+		return p.c.machine.FromClient(b), h, nil
+	}
+	return p.c.machine.FromServer(b), h, nil
 }
 
 // fill reads more. With nothing held it waits without a buffer and takes one when there is
@@ -322,9 +325,9 @@ func (p *pump) readReady(fd uintptr) bool {
 func (c *client) relay() {
 	up, down, err := c.pumps()
 	if err != nil {
-		c.login.Stop()
+		c.stopLogin()
 		c.cutOff()
-		c.log.Warn("session lost", zap.Error(err))
+		c.log().Warn("session lost", zap.Error(err))
 		return
 	}
 	done := make(chan bool, 1)
@@ -353,23 +356,18 @@ func (c *client) relay() {
 func (c *client) pumps() (up, down *pump, err error) {
 	early, first := c.early, c.first
 	c.early, c.first = nil, nil
-	up, err = c.newPump(c.conn.Conn, c.server.Conn, c.machine.FromClient, meter{&c.r.metrics.fromClients, &c.account.fromClient}, early)
+	up, err = c.newPump(c.conn.Conn, c.server.Conn, early)
 	if err != nil {
 		return nil, nil, err
 	}
 	up.ofClient = true
-	if down, err = c.newDown(first); err != nil {
-		return nil, nil, err
-	}
-	if a := c.auto; a != nil {
-		up.deals = func() error { return a.deal(up) }
-	}
-	return up, down, nil
+	down, err = c.newDown(first)
+	return up, down, err
 }
 
 // endBoth ends both directions after that of the server has ended with err, and down with it unless what reads from the client has ended already.
 func (c *client) endBoth(err error, down *pump, done <-chan bool, gone, ended bool) {
-	defer c.login.Stop()
+	defer c.stopLogin()
 	if a := c.auto; a != nil {
 		defer a.drop()
 	}
@@ -387,9 +385,9 @@ func (c *client) endBoth(err error, down *pump, done <-chan bool, gone, ended bo
 		down.letGo()
 		gone = <-done
 	}
-	c.login.Stop()
+	c.stopLogin()
 	if gone || broken {
-		c.log.Debug("session ends with its client")
+		c.log().Debug("session ends with its client")
 		c.conn.reset()
 		return
 	}
@@ -403,7 +401,7 @@ func (c *client) tellEnd() {
 		return
 	}
 	c.r.metrics.refused(e.Code)
-	c.log.Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
+	c.log().Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
 	if c.machine.MidMessage() || c.mid {
 		// Whatever is written now would be taken for the rest of that message.
 		c.conn.reset()
@@ -414,7 +412,7 @@ func (c *client) tellEnd() {
 
 // newDown returns the pump of the server's direction, with what was read already.
 func (c *client) newDown(held *chunk) (*pump, error) {
-	down, err := c.newPump(c.server.Conn, c.conn.Conn, c.machine.FromServer, meter{&c.r.metrics.fromServers, &c.account.fromServer}, held)
+	down, err := c.newPump(c.server.Conn, c.conn.Conn, held)
 	if err == nil {
 		down.alone = &c.writing
 	}

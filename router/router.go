@@ -91,6 +91,10 @@ type Router struct {
 // clients admitted: a bound on what strangers can hold open.
 const maxUnstarted = 1000
 
+// GCPercent is the garbage collector's target (GOGC) for a process that is a router and nothing else. Its garbage is that of logins; collected earlier than
+// usual, it leaves fewer holes between what sessions keep.
+const GCPercent = 50
+
 // ownTimeout bounds each question that the router itself asks a server.
 const ownTimeout = 5 * time.Second
 

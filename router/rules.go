@@ -50,11 +50,7 @@ func (c *client) underRules() error {
 	if len(o.parsed) == 0 {
 		return nil
 	}
-	p := c.startup.Parameters
-	who := rule.Client{TLS: c.conn.tls != nil, User: p["user"], Database: p["database"], Replication: physical(p["replication"])}
-	if who.Database == "" {
-		who.Database = who.User
-	}
+	who := rule.Client{TLS: c.conn.tls != nil, User: c.user, Database: c.database, Replication: physical(c.replication)}
 	who.Local, who.Address = c.conn.local(), c.conn.address()
 	host := localName
 	if !who.Local {

@@ -23,7 +23,8 @@ type auto struct {
 	tracker *split.Tracker
 	begun   bool
 
-	// told is what the client was told of the server's parameters. attached receives once there is another server connection, of which early was read with the login.
+	// told is what the client was told of the server's parameters. attached, once the session has lost a server connection, receives when there is another, of which
+	// early was read with the login.
 	// movingSince is when the session began to wait for it, Never while it does not. Those are of the client's lock.
 	told        parameters
 	toldVersion uint64
@@ -82,20 +83,25 @@ const (
 func newAuto(c *client) *auto {
 	return &auto{
 		c: c, tracker: split.New(chunkSize, &c.r.refused, route.Consistencies{}), retryFor: retryFirst,
-		attached: make(chan struct{}, 1), movingSince: schema.Never,
+		movingSince: schema.Never,
 	}
 }
 
-// hooks lets the tracker hear what the machine of the session on the primary is told.
-func (a *auto) hooks(h session.Hooks) session.Hooks {
-	said := h.Error
-	h.Error = func(code string, fatal bool) {
-		a.tracker.ServerError()
-		said(code, fatal)
-	}
-	h.Parameter, h.Notified, h.Leaving, h.Unhidden = a.parameter, a.tracker.Notified, a.leaving, a.unhidden
-	return h
+// follower lets the tracker hear what the machine of the session on the primary is told.
+type follower struct{ hooks }
+
+func (f follower) Error(code string, fatal bool) {
+	f.c.auto.tracker.ServerError()
+	f.hooks.Error(code, fatal)
 }
+
+func (f follower) Parameter(name, value []byte) { f.c.auto.parameter(name, value) }
+
+func (f follower) Notified() { f.c.auto.tracker.Notified() }
+
+func (f follower) Leaving(fatal bool) bool { return f.c.auto.leaving(fatal) }
+
+func (f follower) Unhidden() { f.c.auto.unhidden() }
 
 // deal is pump.deal for what the client of an auto session sends.
 func (a *auto) deal(p *pump) error {
@@ -128,7 +134,7 @@ func (a *auto) deal(p *pump) error {
 			if _, err := p.dst.Write(o.inject); err != nil {
 				return errSink{err}
 			}
-			p.moved.add(o.N)
+			p.count(o.N)
 			h.r += o.N
 		case split.TakeOver:
 			if err := a.takeOver(p); err != nil {
@@ -327,7 +333,7 @@ func (a *auto) prepare(rd *reader) bool {
 	version, _ := a.tracker.SettingsVersion()
 	for _, text := range a.tracker.SettingsSince(rd.version) {
 		if err := rd.exec(text, nil); err != nil {
-			a.c.log.Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), unquoted(err))
+			a.c.log().Debug("a setting could not be put in force on the standby", zap.String("member", rd.member), unquoted(err))
 			if errors.As(err, new(errSaid)) {
 				a.pinToServer()
 			}
@@ -337,7 +343,7 @@ func (a *auto) prepare(rd *reader) bool {
 	}
 	rd.version = version
 	if err := a.align(rd); err != nil {
-		a.c.log.Debug("the parameters of the standby are not the session's", zap.String("member", rd.member), zap.Error(err))
+		a.c.log().Debug("the parameters of the standby are not the session's", zap.String("member", rd.member), zap.Error(err))
 		if errors.Is(err, errUnlike) {
 			a.retryAt = a.c.r.now().Add(retryLast)
 		}
@@ -346,7 +352,7 @@ func (a *auto) prepare(rd *reader) bool {
 	}
 	f, err := a.functions(rd)
 	if err != nil {
-		a.c.log.Debug("the functions of the database could not be read", zap.String("member", rd.member), zap.Error(err))
+		a.c.log().Debug("the functions of the database could not be read", zap.String("member", rd.member), zap.Error(err))
 		a.retryAt = a.c.r.now().Add(a.retryFor)
 		a.retryFor = min(2*a.retryFor, retryLast)
 		a.drop()
@@ -372,23 +378,16 @@ func (a *auto) functions(rd *reader) (*catalog, error) {
 			return a.list, nil
 		}
 	}
-	f, err := a.c.r.catalogs.of(now, a.database(), changed, rd.functions)
+	f, err := a.c.r.catalogs.of(now, a.c.database, changed, rd.functions)
 	a.list = f
 	return f, err
 }
 
 // learnFunctions learns the functions before the first statement, so that it is known what that does.
 func (a *auto) learnFunctions() {
-	if f := a.c.r.catalogs.known(a.database()); f != nil {
+	if f := a.c.r.catalogs.known(a.c.database); f != nil {
 		a.tracker.UseFunctions(f.harmless, f.keeping, f.parting)
 		return
 	}
 	a.standby()
-}
-
-func (a *auto) database() string {
-	if d := a.c.startup.Parameters["database"]; d != "" {
-		return d
-	}
-	return a.c.startup.Parameters["user"]
 }

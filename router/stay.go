@@ -161,7 +161,7 @@ func (a *auto) connect(to route.Reader, lighter *reader) bool {
 			a.retryAt = a.c.r.now().Add(retryFirst) // what follows is not to wait for the same
 			return false
 		}
-		a.c.log.Debug("no connection to a standby for the session's reads", zap.String("member", to.Member), zap.Error(err))
+		a.c.log().Debug("no connection to a standby for the session's reads", zap.String("member", to.Member), zap.Error(err))
 		a.retryAt = a.c.r.now().Add(a.retryFor)
 		a.retryFor = min(2*a.retryFor, retryLast)
 		var no *errNoLogin

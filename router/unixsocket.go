@@ -179,7 +179,7 @@ func (r *Router) SocketPath(of route.Route) string {
 
 // underPeer lets a client in whose user of the operating system is its role, or is mapped to it (auth_peer, src/backend/libpq/auth.c).
 func (c *client) underPeer(r rule.Rule, mappings []rule.Mapping) error {
-	role := c.startup.Parameters["user"]
+	role := c.user
 	name, err := c.conn.osUser()
 	why := ""
 	switch {

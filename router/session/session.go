@@ -51,26 +51,6 @@ const (
 	peekNotice = 512
 )
 
-// Hooks are called from within FromServer. They must not block, nor call the Session.
-type Hooks struct {
-	// Key is given the server's cancel key and returns, in the same size, the one that the client
-	// gets. An error ends the session.
-	Key func(server wire.Key) (wire.Key, error)
-	// Authenticated, if it is not nil, is called once the server has accepted the client, before the client is told. An error ends the session.
-	Authenticated func() *wire.Error
-	// Error is called for each ErrorResponse of the server.
-	Error func(sqlstate string, fatal bool)
-	// Parameter, if it is not nil, is called for each ParameterStatus of the server.
-	Parameter func(name, value []byte)
-	// Notified, if it is not nil, is called for each NotificationResponse.
-	Notified func()
-	// Leaving, if it is not nil, is asked when the server says that it ends the session, while that is idle: with FATAL, or with the warning that it gives
-	// where it goes at once (quickdie in PostgreSQL's src/backend/tcop/postgres.c). Where it returns true the client is not told.
-	Leaving func(fatal bool) bool
-	// Unhidden, if it is not nil, is called when what HideBlock told of has been answered.
-	Unhidden func()
-}
-
 type phase uint8
 
 const (
@@ -90,8 +70,9 @@ const (
 // Session is the state of one session from after its startup packet was sent to the server. It is
 // not safe for concurrent use: a driver with two goroutines locks around each call.
 type Session struct {
-	hooks Hooks
-	phase phase
+	hooks    Hooks
+	follower Follower // nil if the hooks are none
+	phase    phase
 	// clientLeft and serverLeft are how many bytes of the message being forwarded are still to
 	// come, its header included.
 	clientLeft, serverLeft int
@@ -128,7 +109,10 @@ type Session struct {
 }
 
 // New returns the machine of a session whose startup packet goes to the server next.
-func New(h Hooks) *Session { return &Session{hooks: h} }
+func New(h Hooks) *Session {
+	f, _ := h.(Follower)
+	return &Session{hooks: h, follower: f}
+}
 
 // Ready reports whether the server has once said that it takes queries.
 func (s *Session) Ready() bool { return s.phase == phaseReady }
@@ -247,7 +231,7 @@ func (s *Session) FromServer(b []byte) Order {
 					s.requests.pop()
 					return Order{Verb: Skip, N: h.Size()}
 				}
-				if s.hooks.Leaving != nil && (h.Type == 'E' || h.Type == 'N') {
+				if s.follower != nil && (h.Type == 'E' || h.Type == 'N') {
 					if i > 0 {
 						break
 					}
@@ -331,7 +315,7 @@ func (s *Session) serverPeek(h wire.Header) (int, *wire.Error) {
 	case 'N':
 		exact = min(body, peekNotice)
 	case 'S':
-		if s.hooks.Parameter != nil {
+		if s.follower != nil {
 			exact = min(body, peekParameter)
 		}
 	}
@@ -362,10 +346,8 @@ func (s *Session) accepts(body []byte) bool {
 
 // accepted goes on to what follows the authentication, unless the hook is against it.
 func (s *Session) accepted() *wire.Error {
-	if s.hooks.Authenticated != nil {
-		if err := s.hooks.Authenticated(); err != nil {
-			return err
-		}
+	if err := s.hooks.Authenticated(); err != nil {
+		return err
 	}
 	s.phase = phaseStarting
 	return nil
@@ -380,17 +362,15 @@ func (s *Session) onServer(h wire.Header, body []byte) {
 		code, fatal := wire.PeekError(body)
 		s.fatal = s.fatal || fatal
 		s.onError()
-		if s.hooks.Error != nil {
-			s.hooks.Error(code, fatal)
-		}
+		s.hooks.Error(code, fatal)
 	case 'N':
 		s.onNotice(body)
 	case 'A':
-		if s.hooks.Notified != nil {
-			s.hooks.Notified()
+		if s.follower != nil {
+			s.follower.Notified()
 		}
 	case 'S':
-		if s.hooks.Parameter != nil {
+		if s.follower != nil {
 			s.onParameter(body)
 		}
 	case '1':
@@ -421,7 +401,7 @@ func (s *Session) onParameter(body []byte) {
 	name, rest, ok := bytes.Cut(body, []byte{0})
 	value, _, whole := bytes.Cut(rest, []byte{0})
 	if ok && whole {
-		s.hooks.Parameter(name, value)
+		s.follower.Parameter(name, value)
 	}
 }
 
@@ -448,7 +428,7 @@ func (s *Session) takesLeave(h wire.Header, body []byte) bool {
 		return false
 	}
 	code, fatal := wire.PeekError(body)
-	return (fatal || h.Type == 'N') && (code == wire.CodeAdminShutdown || code == wire.CodeCrashShutdown) && s.hooks.Leaving(fatal)
+	return (fatal || h.Type == 'N') && (code == wire.CodeAdminShutdown || code == wire.CodeCrashShutdown) && s.follower.Leaving(fatal)
 }
 
 // HideBlock notes that the driver sends the server a Query of its own next, while the session is idle, that begins a transaction block. The client gets
@@ -470,8 +450,8 @@ func (s *Session) hide(h wire.Header, body []byte, n int) (Order, bool) {
 	case 'Z':
 		s.status, s.state, s.executed = body[0], body[0], false
 		s.requests.ready()
-		if s.hooks.Unhidden != nil {
-			s.hooks.Unhidden()
+		if s.follower != nil {
+			s.follower.Unhidden()
 		}
 	default:
 		return Order{}, false

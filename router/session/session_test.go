@@ -55,24 +55,29 @@ type both struct {
 	authenticated  int
 	against        *wire.Error // what the hook says of the client
 	errors         []string
+	noKey          error
 }
 
 func newBoth() *both {
 	b := &both{}
-	b.Session = session.New(session.Hooks{
-		Key: func(k wire.Key) (wire.Key, error) {
-			b.keys = append(b.keys, k)
-			return wire.Key(strings.Repeat("x", len(k))), nil
-		},
-		Authenticated: func() *wire.Error {
-			b.authenticated++
-			return b.against
-		},
-		Error: func(code string, _ bool) { b.errors = append(b.errors, code) },
-	})
+	b.Session = session.New(hooks{b})
 	b.client.step, b.server.step = b.FromClient, b.FromServer
 	return b
 }
+
+type hooks struct{ b *both }
+
+func (h hooks) Key(k wire.Key) (wire.Key, error) {
+	h.b.keys = append(h.b.keys, k)
+	return wire.Key(strings.Repeat("x", len(k))), h.b.noKey
+}
+
+func (h hooks) Authenticated() *wire.Error {
+	h.b.authenticated++
+	return h.b.against
+}
+
+func (h hooks) Error(code string, _ bool) { h.b.errors = append(h.b.errors, code) }
 
 // ready returns a session that has been logged in.
 func ready() *both {
@@ -153,8 +158,9 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: forwarded %q", name, b.client.out)
 		}
 	}
-	s := session.New(session.Hooks{Key: func(wire.Key) (wire.Key, error) { return "", errors.New("no") }})
-	if o := s.FromServer(rt.KeyData(1, "abcd")); o.Verb != session.Refuse {
+	b := newBoth()
+	b.noKey = errors.New("no")
+	if o := b.FromServer(rt.KeyData(1, "abcd")); o.Verb != session.Refuse {
 		t.Errorf("a key that cannot be made: %+v", o)
 	}
 }

@@ -94,9 +94,20 @@ func whole(b []byte) int {
 	return n
 }
 
+// follower counts what it is told of.
+type follower struct {
+	hooks
+	told *int
+}
+
+func (follower) Parameter([]byte, []byte) {}
+func (f follower) Notified()              { *f.told++ }
+func (follower) Leaving(bool) bool        { return false }
+func (follower) Unhidden()                {}
+
 func TestNotificationsAreTold(t *testing.T) {
 	told := 0
-	s := session.New(session.Hooks{Notified: func() { told++ }})
+	s := session.New(follower{hooks{newBoth()}, &told})
 	w := wireOf{step: s.FromServer}
 	w.feed(join(rt.AuthOK, rt.Ready('I'), rt.Notification(1, "jobs", "x"), rt.Notice("n"), rt.Notification(1, "jobs", "y")))
 	if told != 2 {

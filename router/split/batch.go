@@ -13,8 +13,6 @@ type batch struct {
 	// unnamed is the body of the last Parse in it, which is of the unnamed statement; verdict is on its text.
 	unnamed []byte
 	verdict statement.Verdict
-	// certain: that Parse is the only one, and the first message.
-	certain bool
 	// needs are the prepared statements that it uses and does not make.
 	needs []*prepared
 	// text is that of a Query.
@@ -25,10 +23,12 @@ type batch struct {
 	// statements is how many were looked at; begin is the text of the one that begins a transaction block, isolation what it says of that; ends: the last of
 	// them ends one.
 	statements int
-	queries    bool // one of them takes a snapshot, as all reads do but SHOW
 	begin      []byte
 	isolation  statement.Isolation
 	ends       bool
+	queries    bool // one of them takes a snapshot, as all reads do but SHOW
+	// certain: the Parse of the unnamed statement is the only one, and the first message.
+	certain bool
 }
 
 // release lets go of the bytes that were shown, so that an idle session does not keep the buffer in which they stood.

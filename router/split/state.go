@@ -83,8 +83,8 @@ type state struct {
 	// hidden: SQL's EXECUTE may run a statement of the protocol that does more to the session than read or write.
 	hidden bool
 	// lists counts the lists of functions. stale: the session may have changed functions since the last; what it has called since then is judged by the next.
-	lists uint64
 	stale bool
+	lists uint64
 	later later
 
 	list           []setting
