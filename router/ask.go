@@ -28,7 +28,7 @@ func (a *auto) ask(rd *reader, batch []byte) (done bool, status byte, err error)
 	}
 	a.asks(rd)
 	defer a.asked(&err)
-	begins, _ := a.tracker.BeginsBlock()
+	begins, _, _ := a.tracker.BeginsBlock()
 	reply := split.Reply{Hidden: hidden, Longest: chunkSize, Begins: begins}
 	if done, err = a.answer(rd, &reply); begins && !done && err == nil {
 		a.rollBack()

@@ -38,10 +38,10 @@ func (a *auto) blockStandby(t *topology.Topology) *reader {
 	return rd
 }
 
-// mayBegin reports whether a block that the next batch begins may run on the standby. One that is READ COMMITTED only by default is asked about: the default
+// mayBegin reports whether a block that the next batch begins may run on the standby. One that does not say its isolation level is asked about: the default
 // may be a setting of the role, the database or the server.
 func (a *auto) mayBegin(rd *reader) bool {
-	begins, byDefault := a.tracker.BeginsBlock()
+	begins, byDefault, ends := a.tracker.BeginsBlock()
 	if !begins || !byDefault {
 		return true
 	}
@@ -54,7 +54,7 @@ func (a *auto) mayBegin(rd *reader) bool {
 		}
 		rd.isolation, rd.isolationOf = level, rd.version
 	}
-	return rd.isolation == "read committed" || rd.isolation == "read uncommitted"
+	return rd.isolation == "read committed" || rd.isolation == "read uncommitted" || rd.isolation == "repeatable read" && ends
 }
 
 // takeOver has the primary go on with the block that a standby has. The client's next message follows it without waiting for its answer.

@@ -217,3 +217,67 @@ func TestStatementRoutingIsSwitched(t *testing.T) {
 	ask(later, laterServer, aRead) // it began as a session of the primary's
 	g.two.ExpectNobody()
 }
+
+// A REPEATABLE READ block that is one batch is the standby's as a whole. The primary does it as a whole where the client has been told nothing; behind the
+// first row it cannot: the primary's snapshot is another one.
+func TestARepeatableReadBlockInOneBatch(t *testing.T) {
+	var batch []byte
+	for _, sql := range []string{"BEGIN TRANSACTION READ ONLY ISOLATION LEVEL REPEATABLE READ", aRead, "SELECT 2", "COMMIT"} {
+		batch = append(append(append(batch, rt.Parse("", sql)...), rt.Bind("", "")...), rt.Execute("")...)
+	}
+	batch = append(batch, rt.Sync...)
+	ran := func(tag string) []byte {
+		return append(append(append([]byte{}, rt.ParseComplete...), rt.BindComplete...), rt.Complete(tag)...)
+	}
+	begun := ran("BEGIN")
+	row := append(append(append([]byte{}, rt.ParseComplete...), rt.BindComplete...), rt.Row("1")...)
+	all := [][]byte{begun, row, rt.Complete("SELECT 1"), ran("SELECT 1"), ran("COMMIT"), rt.Ready('I')}
+	start := func(t *testing.T) *reading {
+		g := startReading(t)
+		g.connected(aRead)
+		g.client.Send(batch)
+		g.standby.Expect(batch)
+		return g
+	}
+	byPrimary := func(g *reading) {
+		g.server.Expect(batch)
+		g.server.Send(all...)
+		g.client.Expect(all...)
+	}
+	t.Run("on the standby", func(t *testing.T) {
+		g := start(t)
+		g.standby.Send(all...)
+		g.client.Expect(all...)
+		g.inBlock(aRead, "SELECT 1", 'I')
+		g.one.ExpectNobody()
+	})
+	t.Run("lost before a row", func(t *testing.T) {
+		g := start(t)
+		g.standby.Send(begun)
+		g.standby.Close()
+		byPrimary(g)
+	})
+	t.Run("a conflict before a row", func(t *testing.T) {
+		g := start(t)
+		g.standby.Send(begun, rt.Error("40001", "conflict with recovery"), rt.Ready('E'))
+		g.standby.Expect(rt.Query("ROLLBACK"))
+		g.standby.Send(rt.Complete("ROLLBACK"), rt.Ready('I'))
+		byPrimary(g)
+	})
+	t.Run("lost behind a row", func(t *testing.T) {
+		g := start(t)
+		g.standby.Send(begun, row)
+		g.client.Expect(begun, row)
+		g.standby.Close()
+		g.client.ExpectError("57P01")
+		g.client.ExpectClose()
+	})
+	t.Run("a conflict behind a row", func(t *testing.T) {
+		g := start(t)
+		failed := [][]byte{begun, row, rt.Error("40001", "conflict with recovery"), rt.Ready('E')}
+		g.standby.Send(failed...)
+		g.client.Expect(failed...)
+		g.inBlock("ROLLBACK", "ROLLBACK", 'I')
+		g.server.ExpectQuiet()
+	})
+}

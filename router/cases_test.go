@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -285,6 +286,17 @@ var states = []scriptCase{
 	{name: "a REPEATABLE READ transaction", turns: []turn{
 		primary(query("BEGIN ISOLATION LEVEL REPEATABLE READ")), primary(count), beside("INSERT INTO t VALUES (120, 'b')"), primary(count), primary(query("COMMIT")), either(query("SELECT 1")),
 		primary(query("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ")), primary(count), beside("DELETE FROM t WHERE n = 120"), primary(count), primary(query("INSERT INTO t VALUES (121, 'b')")), primary(query("COMMIT")),
+	}},
+	{name: "a REPEATABLE READ transaction in one batch", turns: []turn{
+		standby(parse("", "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), use(""), parse("", "SELECT count(*) FROM t"), use(""), parse("", "COMMIT"), use(""), rt.Sync),
+		primary(query("INSERT INTO t VALUES (122, 'b')")),
+		standby(parse("", "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"), use(""), parse("", "SELECT count(*) FROM t"), use(""), parse("", "ROLLBACK"), use(""), rt.Sync), standby(count),
+		repeated(parse("", "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), use(""), parse("", "SELECT 1/0"), use(""), parse("", "COMMIT"), use(""), rt.Sync), primary(count), primary(query("ROLLBACK")), standby(count),
+		{on: onStandby, sent: slices.Concat(parse("", "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), use(""), parse("", "SELECT 1 / (20000 - g) FROM generate_series(1, 30000) g"), use(""), parse("", "COMMIT"), use(""), rt.Sync)},
+		primary(query("SAVEPOINT a")), primary(query("ROLLBACK")), standby(count),
+		primary(parse("", "BEGIN READ ONLY ISOLATION LEVEL SERIALIZABLE"), use(""), parse("", "SELECT count(*) FROM t"), use(""), parse("", "COMMIT"), use(""), rt.Sync),
+		primary(query("SET default_transaction_isolation = 'repeatable read'")), either(count),
+		standby(parse("", "BEGIN READ ONLY"), use(""), parse("", "SELECT count(*) FROM t"), use(""), parse("", "COMMIT"), use(""), rt.Sync), primary(query("BEGIN READ ONLY")), primary(query("COMMIT")),
 	}},
 	{name: "SERIALIZABLE READ ONLY", turns: []turn{
 		primary(query("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY")), primary(count), primary(query("COMMIT")), primary(query("BEGIN TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE, DEFERRABLE")), primary(count), primary(query("ROLLBACK")),

@@ -59,12 +59,12 @@ func (c *batch) scan(b []byte, t *Tracker) (n int, whole bool) {
 		n += size
 		switch h.Type {
 		case 'Q':
-			if !c.query(body, t) {
+			if !c.query(body, t) || c.leavesSnapshot() {
 				return -1, false
 			}
 			return n, true
 		case 'S':
-			if executes == 0 || bound && (t.block.open || c.begin != nil) {
+			if executes == 0 || bound && (t.block.open || c.begin != nil) || c.leavesSnapshot() {
 				return -1, false // also a portal that is executed in a later batch of the block
 			}
 			return n, true

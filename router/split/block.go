@@ -6,8 +6,10 @@ import (
 	"howdah/router/route/statement"
 )
 
-// block is a READ ONLY transaction block that a standby carries out for the session. Only READ COMMITTED ones are, for those can be gone on with on the
-// primary at any statement: each has a snapshot of its own, and the block can neither have written anything nor hold anything that the primary lacks.
+// block is a READ ONLY transaction block that a standby carries out for the session. READ COMMITTED ones are, for those can be gone on with on the
+// primary at any statement: each has a snapshot of its own, and the block can neither have written anything nor hold anything that the primary lacks. One that
+// is REPEATABLE READ has one snapshot, which the primary cannot be given, so it is only where all of it is in one batch: once that has been answered it has
+// ended, or failed, and in a failed block nothing is read any more.
 type block struct {
 	open bool
 	// failed: a statement in it has failed, and the client knows.
@@ -32,20 +34,25 @@ func (c *batch) takes(v *statement.Verdict, text []byte, t *Tracker) bool {
 		c.ends = v.Block && (v.Kind == statement.Commit || v.Kind == statement.Rollback)
 		return c.ends
 	}
-	if c.statements > 0 || !v.BeginsStandbyBlock() || v.Isolation > statement.ReadCommitted {
+	if c.statements > 0 || !v.BeginsStandbyBlock() {
 		return false
 	}
 	c.begin, c.isolation = text, v.Isolation
 	return true
 }
 
+// leavesSnapshot reports whether the batch begins a REPEATABLE READ block and does not end it.
+func (c *batch) leavesSnapshot() bool {
+	return c.begin != nil && c.isolation > statement.ReadCommitted && !c.ends
+}
+
 // InBlock reports whether a standby has a transaction block of the session's.
 func (t *Tracker) InBlock() bool { return t.block.open }
 
-// BeginsBlock reports whether the batch that Read named begins a transaction block, and whether that is READ COMMITTED only if the session's
-// default_transaction_isolation is.
-func (t *Tracker) BeginsBlock() (begins, byDefault bool) {
-	return t.batch.begin != nil, t.batch.isolation == 0
+// BeginsBlock reports whether the batch that Read named begins a transaction block, whether that has the isolation level of the session's
+// default_transaction_isolation, and whether the batch also ends it, so that it may be REPEATABLE READ.
+func (t *Tracker) BeginsBlock() (begins, byDefault, ends bool) {
+	return t.batch.begin != nil, t.batch.isolation == 0, t.batch.ends
 }
 
 // blockAfter takes in the transaction status of the standby after a batch.

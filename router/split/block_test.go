@@ -63,13 +63,21 @@ func TestReadOnlyBlocks(t *testing.T) {
 		turns []blockTurn
 		over  string
 	}{
-		"read and committed":          {[]blockTurn{begin, s("SELECT 1", 'T'), s("SELECT 2; SELECT 3", 'T'), s("COMMIT", 'I'), s("SELECT 1", 'I')}, ""},
-		"START TRANSACTION":           {[]blockTurn{s("START TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY", 'T'), s("SELECT 1", 'T'), s("ROLLBACK", 'I')}, ""},
-		"REPEATABLE READ":             {[]blockTurn{p("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I'), s("SELECT 1", 'I')}, ""},
-		"SERIALIZABLE":                {[]blockTurn{p("BEGIN READ ONLY ISOLATION LEVEL SERIALIZABLE", 'T'), p("COMMIT", 'I')}, ""},
-		"BEGIN":                       {[]blockTurn{p("BEGIN", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
-		"a hint":                      {[]blockTurn{p("/* howdah: primary */ BEGIN READ ONLY", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
-		"a text with more than BEGIN": {[]blockTurn{p("BEGIN READ ONLY; SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
+		"read and committed": {[]blockTurn{begin, s("SELECT 1", 'T'), s("SELECT 2; SELECT 3", 'T'), s("COMMIT", 'I'), s("SELECT 1", 'I')}, ""},
+		"START TRANSACTION":  {[]blockTurn{s("START TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY", 'T'), s("SELECT 1", 'T'), s("ROLLBACK", 'I')}, ""},
+		"REPEATABLE READ":    {[]blockTurn{p("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I'), s("SELECT 1", 'I')}, ""},
+		"REPEATABLE READ in one batch": {[]blockTurn{{parts(run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), run("SELECT 1"), run("SELECT 2"), run("COMMIT")), "standby", 'I'},
+			{parts(run("START TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ"), run("SELECT 1"), run("ROLLBACK")), "standby", 'I'}, s("SELECT 1", 'I')}, ""},
+		"REPEATABLE READ in two batches": {[]blockTurn{{parts(run("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), run("SELECT 1")), "primary", 'T'}, p("SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
+		"REPEATABLE READ and a chain":    {[]blockTurn{{parts(run("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), run("COMMIT AND CHAIN")), "primary", 'T'}, p("COMMIT", 'I')}, ""},
+		"REPEATABLE READ that fails": {[]blockTurn{{parts(run("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), run("SELECT 1"), run("COMMIT")), "standby", 'E'}, p("SAVEPOINT a", 'E'), p("ROLLBACK", 'I')},
+			over("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ" + readBlock + failBlock)},
+		"REPEATABLE READ that is refused": {[]blockTurn{{parts(run("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"), run("SELECT 1"), run("COMMIT")), "refused", 'I'}, s("SELECT 1", 'I')}, ""},
+		"SERIALIZABLE in one batch":       {[]blockTurn{{parts(run("BEGIN READ ONLY ISOLATION LEVEL SERIALIZABLE"), run("SELECT 1"), run("COMMIT")), "primary", 'I'}}, ""},
+		"SERIALIZABLE":                    {[]blockTurn{p("BEGIN READ ONLY ISOLATION LEVEL SERIALIZABLE", 'T'), p("COMMIT", 'I')}, ""},
+		"BEGIN":                           {[]blockTurn{p("BEGIN", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
+		"a hint":                          {[]blockTurn{p("/* howdah: primary */ BEGIN READ ONLY", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
+		"a text with more than BEGIN":     {[]blockTurn{p("BEGIN READ ONLY; SELECT 1", 'T'), p("COMMIT", 'I')}, ""},
 		"what may write": {[]blockTurn{begin, s("SELECT 1", 'T'), p("SELECT nextval('q')", 'E'), p("SELECT 1", 'E'), p("ROLLBACK", 'I'), s("SELECT 1", 'I')},
 			over("BEGIN READ ONLY" + readBlock)},
 		"SET":                {[]blockTurn{begin, p("SET LOCAL a = 1", 'T'), p("SELECT 1", 'T'), p("COMMIT", 'I'), s("SELECT 1", 'I')}, over("BEGIN READ ONLY")},
@@ -115,7 +123,7 @@ func TestABlockByDefault(t *testing.T) {
 	if o := tr.FromClient(b, true); o.Verb != Read {
 		t.Fatal(o)
 	}
-	if begins, byDefault := tr.BeginsBlock(); !begins || !byDefault {
+	if begins, byDefault, _ := tr.BeginsBlock(); !begins || !byDefault {
 		t.Error(begins, byDefault)
 	}
 	tr.Done('T', false)
@@ -125,12 +133,17 @@ func TestABlockByDefault(t *testing.T) {
 	}
 	tr = newTracker()
 	tr.FromClient(query("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"), true)
-	if begins, byDefault := tr.BeginsBlock(); !begins || byDefault {
+	if begins, byDefault, _ := tr.BeginsBlock(); !begins || byDefault {
 		t.Error(begins, byDefault)
 	}
 	tr.Done('I', false)
+	tr.FromClient(join(rt.Parse("", "BEGIN READ ONLY"), rt.Bind("", ""), rt.Execute(""), rt.Parse("", "COMMIT"), rt.Bind("", ""), rt.Execute(""), rt.Message('S')), true)
+	if begins, byDefault, ends := tr.BeginsBlock(); !begins || !byDefault || !ends {
+		t.Error(begins, byDefault, ends)
+	}
+	tr.Done('I', false)
 	tr.FromClient(query("SELECT 1"), true)
-	if begins, _ := tr.BeginsBlock(); begins {
+	if begins, _, _ := tr.BeginsBlock(); begins {
 		t.Error("a read begins a block")
 	}
 }

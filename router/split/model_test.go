@@ -242,7 +242,7 @@ func (m *model) read(batch []byte) (done bool) {
 	}
 	m.standby.out = nil
 	eachMessage(append(out, batch...), func(typ byte, body, _ []byte) { m.standby.take(typ, body) })
-	begins, _ := m.tracker.BeginsBlock()
+	begins, _, _ := m.tracker.BeginsBlock()
 	reply := Reply{Hidden: hidden, Longest: 1 << 20, Begins: begins}
 	if done = m.reply(&reply, m.standby.out); done {
 		m.reads++
