@@ -1,70 +1,25 @@
 package router
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"go.uber.org/zap"
-
-	"howdah/consul/schema"
 	"howdah/router/own"
-	"howdah/router/route"
 )
 
 // A session's connection to a standby is made later than the session began, and logs in with the settings of roles and databases (ALTER ROLE ... SET) as they are
 // there and then. It is used only if they are those that the session began with: the rows of pg_db_role_setting are compared, as the router read them
 // before the session logged in and as the standby has them. Parameters that servers report are compared as well, and put right where SET can do that.
 
-// comparesSettings reports whether the router can ask what roles and databases set: not without its own role. Tests that answer for servers have no such role.
-func (r *Router) comparesSettings() bool { return r.o.OwnPassword != nil && r.o.askRoles == nil }
-
-// settingsWait bounds how long a login waits for the settings once it is connected.
-const settingsWait = 500 * time.Millisecond
-
-// askSettings asks a primary for what roles and databases set for the session that is about to begin there. The answer is empty if that cannot be learnt.
-// Nil: it is of no use to the session. It goes on while the session connects, and ends by itself: a client that goes away does not break the connection off.
-func (c *client) askSettings(ctx context.Context, b backend) <-chan string {
-	if !c.r.comparesSettings() || !c.r.live().StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.replication != "" {
-		return nil
-	}
-	answer := make(chan string, 1)
-	ctx, server := context.WithoutCancel(ctx), own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}
-	go func() {
-		text, err := c.r.own.LoginSettings(ctx, server, c.user, c.database)
-		if err != nil {
-			c.log().Debug("the settings of the role and the database are not known; the session will not read from standbys", zap.Error(err))
-		}
-		answer <- text
-	}()
-	return answer
-}
-
-// beginWith waits for the settings that the session begins with. Where they do not come the session reads from no standby.
-func (c *client) beginWith(ctx context.Context, answer <-chan string) {
-	c.began = ""
-	if answer == nil {
-		return
-	}
-	over := time.NewTimer(min(settingsWait, c.r.live().DialTimeout/2))
-	defer over.Stop()
-	select {
-	case c.began = <-answer:
-	case <-over.C:
-	case <-ctx.Done():
-	}
-}
-
 // errUnlike is a standby whose connection is not like the session's to the primary.
 var errUnlike = errors.New("a connection to this standby has other settings than the session")
 
 // begunAlike returns an error if roles and databases have set something else for a new connection to a standby than for the session.
 func (c *client) begunAlike(rd *reader) error {
-	if !c.r.comparesSettings() {
+	if c.r.asks.settings == nil {
 		return nil
 	}
 	there, err := rd.value([]byte(own.LoginSettingsQuery))

@@ -164,7 +164,7 @@ func (c *client) try(search context.Context, b backend, deadline *time.Time) (*c
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { server.socket.SetDeadline(past) })
-	c.beginWith(ctx, settings)
+	c.beginWith(ctx, b, settings)
 	first, err := c.knock(server)
 	if err == nil && (c.endsSCRAM() || c.vouched || server.showed) {
 		err = c.logIn(server, first, authenticator{

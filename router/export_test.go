@@ -5,12 +5,38 @@ import (
 	"net"
 	"time"
 
+	"howdah/consul/schema"
+	"howdah/router/own"
 	"howdah/router/role"
 	"howdah/router/wire"
 )
 
-// AskRoles has a test answer for the servers.
-func (o *Options) AskRoles(ask role.Ask) { o.askRoles = ask }
+// AskRoles has a test answer for the servers, of which none has a role for the router.
+func (o *Options) AskRoles(ask role.Ask) { o.asking = func(a *asks) { *a = asks{roles: ask} } }
+
+// AskSettings has a test stand between the router and the servers that it asks what roles and databases set.
+func (o *Options) AskSettings(between func(ask settingsAsk) settingsAsk) {
+	o.asking = func(a *asks) { a.settings = between(a.settings) }
+}
+
+// SettingsAsk is a question after settings.
+type SettingsAsk = settingsAsk
+
+// SettingsFor is how long an answer serves other sessions.
+const SettingsFor = settingsFor
+
+// SettingsKept are answers to such questions.
+type SettingsKept struct{ kept settingsKept }
+
+// Keep takes in an answer.
+func (k *SettingsKept) Keep(member, user, text string, asked schema.Instant) {
+	k.kept.keep(settingsOf{own.Server{Member: member}, user, "db"}, text, asked)
+}
+
+// Since returns an answer.
+func (k *SettingsKept) Since(member, user string, then schema.Instant) string {
+	return k.kept.since(settingsOf{own.Server{Member: member}, user, "db"}, then)
+}
 
 // Routers are the others that a cancel request may be passed on to.
 func (r *Router) Routers() []string {

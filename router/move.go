@@ -232,7 +232,7 @@ func (a *auto) reattachTo(search context.Context, p *pump, b backend) error {
 	}
 	now := map[string]string{}
 	was := c.began
-	c.beginWith(ctx, c.askSettings(ctx, b))
+	c.beginWith(ctx, b, c.askSettings(ctx, b))
 	if c.began != was {
 		a.drop() // it was like the session as that began before
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"howdah/router/console"
-	"howdah/router/role"
 	"howdah/router/route"
 	"howdah/router/rule"
 )
@@ -79,7 +78,7 @@ type Options struct {
 	ReadWait         time.Duration
 	// AuthType says who authenticates clients.
 	AuthType     AuthType
-	askRoles     role.Ask      // of tests; nil asks servers
+	asking       func(*asks)   // of tests: puts something else in the place of what asks servers
 	balanceEvery time.Duration // of tests; zero is the constant
 	// Rules say who may connect and who authenticates them, in the form of pg_hba.conf: the first that matches decides, and without a match nobody may. None at
 	// all: everybody may, as AuthType says. parsed is what they mean.

@@ -48,7 +48,7 @@ type errNoLogin struct{ error }
 
 // openReader connects to a standby and logs in there as the client, with the startup packet that the primary got.
 func (c *client) openReader(ctx context.Context, at backend) (*reader, error) {
-	if c.began == "" && c.r.comparesSettings() {
+	if c.began == "" && c.r.asks.settings != nil {
 		return nil, errUnlike
 	}
 	r := &reports{}

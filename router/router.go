@@ -71,7 +71,10 @@ type Router struct {
 	consoles          consoles
 	// finish ends Run as the end of its context does.
 	finish chan struct{}
+	asks   asks
 	roles  *role.Book
+	// settings are answers to what asks.settings asks.
+	settings settingsKept
 	// secret is what the salts of users that do not exist are made of.
 	secret [32]byte
 	// passing: it was logged that logins are passed through for want of a function.
@@ -123,11 +126,11 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	r.own = own.New(own.Options{
 		Password: o.OwnPassword, Router: o.Name, Dial: r.dialOwn, DialTimeout: o.DialTimeout, Timeout: ownTimeout, Now: now, Log: log.Named("own"),
 	})
-	ask := o.askRoles
-	if ask == nil {
-		ask = role.AskBy(r.own, ownTimeout/2)
+	r.asks = r.asksOwn()
+	if o.asking != nil {
+		o.asking(&r.asks)
 	}
-	r.roles = role.NewBook(ask, func() []own.Server { return askable(r.picture.now.Load()) }, now, ownTimeout)
+	r.roles = role.NewBook(r.asks.roles, func() []own.Server { return askable(r.picture.now.Load()) }, now, ownTimeout)
 	if _, err := rand.Read(r.secret[:]); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}

@@ -1,0 +1,141 @@
+package router
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"howdah/consul/schema"
+	"howdah/router/own"
+	"howdah/router/role"
+	"howdah/router/route"
+)
+
+// asks are what the router asks servers by its own role, for the sessions of others.
+type asks struct {
+	roles role.Ask
+	// settings returns a text that stands for what roles and databases set for a session of user in database; nil where the router has no role to ask by.
+	settings settingsAsk
+}
+
+type settingsAsk func(ctx context.Context, s own.Server, user, database string) (string, error)
+
+// asksOwn are the asks of a router by its own connections.
+func (r *Router) asksOwn() asks {
+	a := asks{roles: role.AskBy(r.own, ownTimeout/2)}
+	if r.own.Enabled() {
+		a.settings = r.own.LoginSettings
+	}
+	return a
+}
+
+const (
+	// settingsWait bounds how long a login waits for the settings once it is connected.
+	settingsWait = 500 * time.Millisecond
+	// settingsFor is how long an answer that one session was given serves others that have none of their own: no longer than one of a session's own may have been
+	// there while its client proves who it is.
+	settingsFor = 5 * time.Second
+)
+
+// settingsOf is what a question after the settings is about.
+type settingsOf struct {
+	server         own.Server
+	user, database string
+}
+
+// askSettings asks a primary for what roles and databases set for the session that is about to begin there. The answer is empty if that cannot be learnt.
+// Nil: it is of no use to the session. It goes on while the session connects, and ends by itself: a client that goes away does not break the connection off.
+func (c *client) askSettings(ctx context.Context, b backend) <-chan string {
+	if c.r.asks.settings == nil || !c.r.live().StatementRouting || c.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.replication != "" {
+		return nil
+	}
+	answer := make(chan string, 1)
+	ctx, of, asked := context.WithoutCancel(ctx), c.settingsAt(b), c.r.now()
+	go func() {
+		text, err := c.r.asks.settings(ctx, of.server, of.user, of.database)
+		if err != nil {
+			c.log().Debug("the settings of the role and the database are not known", zap.Error(err))
+		} else {
+			c.r.settings.keep(of, text, asked)
+		}
+		answer <- text
+	}()
+	return answer
+}
+
+func (c *client) settingsAt(b backend) settingsOf {
+	return settingsOf{own.Server{Member: b.member, Address: b.address, Epoch: b.epoch}, c.user, c.database}
+}
+
+// beginWith waits for the settings that the session is about to begin with on b. Where they do not come, an answer that another session of the same user and
+// database was given there shortly before does as well: it is from before this login too, and what a standby has later shows whether anything has changed since. Without one
+// the session reads from no standby: later nobody can tell what it began with.
+func (c *client) beginWith(ctx context.Context, b backend, answer <-chan string) {
+	c.began = ""
+	if answer == nil {
+		return
+	}
+	over := time.NewTimer(min(settingsWait, c.r.live().DialTimeout/2))
+	defer over.Stop()
+	select {
+	case c.began = <-answer:
+	case <-over.C:
+	case <-ctx.Done():
+	}
+	if c.began == "" && c.consistency != route.Eventual { // which reads on a standby that may not have what has changed
+		c.began = c.r.settings.since(c.settingsAt(b), c.r.now().Add(-settingsFor))
+	}
+	if c.began == "" {
+		c.log().Debug("the session will not read from standbys, as its settings are not known")
+	}
+}
+
+// settingsKept are the newest answers to questions after settings.
+type settingsKept struct {
+	mu sync.Mutex
+	m  map[settingsOf]settingsAnswer
+}
+
+type settingsAnswer struct {
+	text  string
+	asked schema.Instant
+}
+
+// maxSettingsKept bounds them: who asks need not have proved who it is.
+const maxSettingsKept = 1000
+
+// keep takes in an answer to what was asked then.
+func (k *settingsKept) keep(of settingsOf, text string, asked schema.Instant) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was, known := k.m[of]
+	if known && asked.Before(was.asked) {
+		return
+	}
+	if !known && len(k.m) >= maxSettingsKept {
+		for other, a := range k.m {
+			if a.asked.Before(asked.Add(-settingsFor)) {
+				delete(k.m, other)
+			}
+		}
+		if len(k.m) >= maxSettingsKept {
+			return
+		}
+	}
+	if k.m == nil {
+		k.m = map[settingsOf]settingsAnswer{}
+	}
+	k.m[of] = settingsAnswer{text, asked}
+}
+
+// since returns the newest answer if it was asked for no earlier than then, else nothing.
+func (k *settingsKept) since(of settingsOf, then schema.Instant) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if a, known := k.m[of]; known && !a.asked.Before(then) {
+		return a.text
+	}
+	return ""
+}
