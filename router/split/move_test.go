@@ -85,3 +85,46 @@ func TestInjectionsAfterAMove(t *testing.T) {
 		t.Errorf("%d injections once it is there", n)
 	}
 }
+
+// What is injected in front of a message belongs to it: until that follows, the primary has a part of the batch.
+func TestInjectedInFrontOfAMessage(t *testing.T) {
+	tr := newTracker()
+	if o := tr.FromClient(join(rt.Parse("", "SELECT 1"), rt.Bind("", ""), rt.Execute(""), rt.Sync), true); o.Verb != Read {
+		t.Fatal(o)
+	}
+	tr.Done('I', false)
+	bind := join(rt.Bind("c", ""), rt.Execute("c"), rt.Sync) // a portal with a name is the primary's
+	if o := tr.FromClient(bind, true); o.Verb != Inject || !tr.Injected() {
+		t.Fatal(o)
+	}
+	tr.Injection()
+	if o := tr.FromClient(bind, false); o.Verb != Pass || tr.Injected() {
+		t.Error(o)
+	}
+	tr = newTracker()
+	tr.FromClient(join(rt.Parse("", "SELECT 1"), rt.Bind("", ""), rt.Execute(""), rt.Sync), true)
+	tr.Done('I', false)
+	if o := tr.FromClient(bind, true); o.Verb != Inject || !tr.Move() || tr.Injected() {
+		t.Error("what was injected is taken to be at the next primary")
+	}
+}
+
+// A batch that a standby refused goes to the primary; where its client cancels it before, what comes next does not.
+func TestRecalledBehindARefusal(t *testing.T) {
+	tr := newTracker()
+	for _, cancels := range []bool{true, false} {
+		if o := tr.FromClient(query("SELECT 1"), true); o.Verb != Read {
+			t.Fatal(o)
+		}
+		tr.Refuse()
+		want := Pass
+		if cancels {
+			tr.Recalled()
+			want = Read
+		}
+		if o := tr.FromClient(query("SELECT 1"), true); o.Verb != want {
+			t.Errorf("cancelled %t: %v", cancels, o)
+		}
+		tr.Done('I', false)
+	}
+}
