@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -312,6 +313,24 @@ func TestRouteChoosesTheServer(t *testing.T) {
 		c.want.Accept().Welcome(rt.KeyData(1, "abcd"))
 		client.Welcomed()
 	}
+}
+
+// Without read-only-fallback a session that only reads is none of the primary's, though there is no standby.
+func TestReadOnlyWithoutFallback(t *testing.T) {
+	g := start(t, func(o *router.Options) { o.ReadOnlyFallback, o.FailoverWait = false, 0 })
+	server := rt.Listen(t, "")
+	g.know.Hear(rt.Primary("one", server.Address(), 1))
+	until(t, "the primary to be known", func() bool { return g.Status().Primary == "one" })
+	for of, parameters := range map[route.Route][]string{route.RO: nil, route.Auto: {"default_transaction_read_only", "on"}} {
+		c := g.client(t, of)
+		c.Send(rt.Startup(append([]string{"user", "alice"}, parameters...)...))
+		if e := c.ExpectError("57P03"); !strings.Contains(e.Message+e.Detail, "no standby may serve") {
+			t.Errorf("%s: %+v", of, e)
+		}
+		c.ExpectClose()
+	}
+	server.ExpectNobody()
+	g.session(t, route.RW, server)
 }
 
 func TestProtocolViolations(t *testing.T) {
