@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"howdah/consul/boottime"
+	"howdah/consul/schema"
 	"howdah/router"
 	"howdah/router/route"
 	rt "howdah/router/routertest"
@@ -31,6 +33,8 @@ type rig struct {
 	*router.Router
 	know *rt.Knowledge
 	stop func()
+	// ahead is by how much the router's clock is ahead of the machine's.
+	ahead *atomic.Int64
 }
 
 // start runs a router on free ports, with options that a test may change. It is stopped at the
@@ -54,15 +58,17 @@ func startLogging(t *testing.T, log *zap.Logger, change ...func(*router.Options)
 	for _, c := range change {
 		c(&o)
 	}
-	know := rt.NewKnowledge(boottime.Now)
-	r, err := router.New(o, know, boottime.Now, log)
+	ahead := new(atomic.Int64)
+	now := func() schema.Instant { return boottime.Now().Add(time.Duration(ahead.Load())) }
+	know := rt.NewKnowledge(now)
+	r, err := router.New(o, know, now, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	g := &rig{Router: r, know: know}
+	g := &rig{Router: r, know: know, ahead: ahead}
 	g.stop = func() {
 		cancel()
 		if err := <-done; err != nil {

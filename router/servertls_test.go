@@ -166,6 +166,70 @@ func TestServerTLSRefuses(t *testing.T) {
 	}
 }
 
+// The files for TLS to servers are read again when they change: the next session is that of the new authority, with the new certificate, and the old authority
+// is none any more.
+func TestServerTLSFilesAreReadAgain(t *testing.T) {
+	pair := func(name string) [2]string {
+		cert, key, _ := rt.Certificate(t, t.TempDir(), name)
+		return [2]string{cert, key}
+	}
+	old, next, shownFirst, shownNext := pair("old"), pair("next"), pair("first"), pair("second")
+	dir := t.TempDir()
+	ca, cert, key := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "router.crt"), filepath.Join(dir, "router.key")
+	put := func(from, to string) {
+		text, err := os.ReadFile(from)
+		if err != nil || os.WriteFile(to, text, 0o600) != nil {
+			t.Fatal(from, err)
+		}
+	}
+	put(old[0], ca)
+	put(shownFirst[0], cert)
+	put(shownFirst[1], key)
+	g := start(t, func(o *router.Options) {
+		o.ServerTLSMode, o.ServerTLSCAFile, o.ServerTLSCertFile, o.ServerTLSKeyFile, o.FailoverWait = router.ServerTLSVerifyFull, ca, cert, key, 0
+	})
+	server := rt.Listen(t, "")
+	g.know.Hear(rt.Primary("one", server.Address(), 1))
+	until(t, "the router to know the primary", func() bool { return g.Status().Primary == "one" })
+	// begins has a session begin at a server with that certificate, and returns the name on the router's; empty if the router wants none of the server.
+	begins := func(with [2]string) string {
+		t.Helper()
+		pair, err := tls.LoadX509KeyPair(with[0], with[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := g.client(t, route.Auto)
+		defer c.Close()
+		c.Send(rt.Startup("user", "alice"))
+		p := server.Accept()
+		defer p.Close()
+		p.Expect(rt.SSLRequest)
+		p.Send([]byte{'S'})
+		p.SetDeadline(time.Now().Add(rt.Patience))
+		conn := tls.Server(p.Conn, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert})
+		if _, err := wire.ReadStartup(conn); err != nil {
+			c.ExpectError("57P03")
+			return ""
+		}
+		secured{conn, t}.send(rt.Fatal("53300", "enough"))
+		c.ExpectError("53300")
+		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	if got := begins(old); got != "first" {
+		t.Errorf("shown %q", got)
+	}
+	if got := begins(next); got != "" {
+		t.Errorf("another authority's server: shown %q", got)
+	}
+	put(next[0], ca)
+	put(shownNext[0], cert)
+	put(shownNext[1], key)
+	until(t, "the new files to be in force", func() bool { return begins(next) == "second" })
+	if got := begins(old); got != "" {
+		t.Errorf("the old authority's server: shown %q", got)
+	}
+}
+
 func TestServerTLSOptions(t *testing.T) {
 	for want, change := range map[string]func(*router.Options){
 		"server-tls-mode: \"maybe\"":             func(o *router.Options) { o.ServerTLSMode = "maybe" },
