@@ -71,6 +71,9 @@ func (a *auto) orderNow(b []byte) (t turn, err error) {
 		t.moves, c.inHand = true, true
 		return t, nil
 	}
+	if c.machine.Answered() {
+		a.tracker.Answered()
+	}
 	t.Order = a.tracker.FromClient(b, c.machine.Idle())
 	a.notePin()
 	if t.Verb == split.Inject {

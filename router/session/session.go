@@ -125,8 +125,11 @@ func (s *Session) Status() byte { return s.status }
 
 // Idle reports whether the session is between transactions with nothing outstanding, so that
 // ending it undoes nothing.
-func (s *Session) Idle() bool {
-	return s.phase == phaseReady && s.status == 'I' && !s.Busy() && s.clientLeft == 0 && !s.skipping && !s.unsynced
+func (s *Session) Idle() bool { return s.status == 'I' && s.Answered() }
+
+// Answered reports whether nothing is outstanding, in a transaction or between two.
+func (s *Session) Answered() bool {
+	return s.phase == phaseReady && !s.Busy() && s.clientLeft == 0 && !s.skipping && !s.unsynced
 }
 
 // Busy reports whether the server owes an answer.

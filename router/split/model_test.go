@@ -12,7 +12,7 @@ import (
 
 // modelFaults are ways to get it wrong that the model must find.
 type modelFaults struct {
-	noSettings, noReset, noPrepare, oneGeneration, noErrors, alwaysIdle, noPin, noInject, noTakeOver, noStray, bindRuns bool
+	noSettings, noReset, noPrepare, oneGeneration, noErrors, alwaysIdle, alwaysAnswered, noPin, noInject, noTakeOver, noStray, bindRuns bool
 }
 
 // model is a session: a client that does not wait for answers, a router that does with the orders of Tracker and Reply what package router does, a primary and
@@ -147,8 +147,10 @@ func (m *model) say(b []byte) []byte {
 }
 
 func (m *model) idle() bool {
-	return m.faults.alwaysIdle || m.status == 'I' && len(m.asked) == 0 && len(m.passed) == 0 && !m.unsynced
+	return m.faults.alwaysIdle || m.status == 'I' && m.answered()
 }
+
+func (m *model) answered() bool { return len(m.asked) == 0 && len(m.passed) == 0 && !m.unsynced }
 
 // ask sends the primary a message.
 func (m *model) ask(message []byte, hidden bool) {
@@ -184,6 +186,9 @@ func (m *model) deal() {
 	for len(m.held) > 0 {
 		if m.faults.noPin {
 			m.tracker.state.pin = Unpinned
+		}
+		if m.answered() || m.faults.alwaysAnswered {
+			m.tracker.Answered()
 		}
 		o := m.tracker.FromClient(m.held, m.idle())
 		if c := m.tracker.state.pending; c != nil && m.faults.bindRuns {
@@ -385,6 +390,7 @@ func TestModelFindsFaults(t *testing.T) {
 		"a name stands for what it stood for":           {oneGeneration: true},
 		"errors of the primary are not noticed":         {noErrors: true},
 		"a busy session is taken for idle":              {alwaysIdle: true},
+		"what was parsed is taken to be there":          {alwaysAnswered: true},
 		"nothing pins":                                  {noPin: true},
 		"the primary is not given an unnamed statement": {noInject: true},
 		"a block is not begun on the primary":           {noTakeOver: true},

@@ -47,6 +47,8 @@ type statements struct {
 	batch uint64
 	// unsure: a fresh one was bound in a later batch than its Parse. If anything failed, that Parse may be what did, and the name stand for something else.
 	unsure bool
+	// failed: there was an error since everything was answered last.
+	failed bool
 	// injected were made anew on the primary since everything was answered last.
 	injected []*prepared
 	// lost: the primary may have a statement that is not known. removed: it will, if what was sent since everything was answered last fails.
@@ -235,12 +237,13 @@ func (s *statements) confirm() {
 		p.onPrimary = p.name != ""
 	}
 	s.fresh, s.injected = s.fresh[:0], s.injected[:0]
-	s.unnamed.fresh, s.unsure, s.removed = false, false, false
+	s.unnamed.fresh, s.unsure, s.removed, s.failed = false, false, false, false
 }
 
 // doubt takes in an error: what was parsed lately may not be there, and a name may still stand for what it stood for. It reports whether such a name
 // has been used already.
 func (s *statements) doubt() (used bool) {
+	s.failed = true
 	for _, name := range s.fresh {
 		if p := s.named[name]; p != nil {
 			s.remove(p)

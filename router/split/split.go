@@ -210,15 +210,23 @@ func (t *Tracker) strays(typ byte, body []byte) bool {
 	return true
 }
 
-// settle takes in that everything was answered.
-func (t *Tracker) settle() {
-	if t.state.failed {
+// Answered is called before FromClient where the primary has answered everything, also in a transaction: what was parsed is there, whatever fails from now on.
+func (t *Tracker) Answered() {
+	if t.open || t.left > 0 {
+		return
+	}
+	if t.known.failed {
 		t.doubt() // also what was sent behind the error and skipped
 	}
+	t.known.confirm()
+}
+
+// settle takes in that everything was answered, outside a transaction.
+func (t *Tracker) settle() {
+	t.Answered()
 	if t.state.settle() {
 		t.known.lost = false
 	}
-	t.known.confirm()
 }
 
 // Movable reports whether the session can go on with another server connection to a primary, which has nothing of it but what Move and SettingsSince

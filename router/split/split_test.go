@@ -206,6 +206,32 @@ func TestAfterAnError(t *testing.T) {
 	}
 }
 
+// Drivers parse and describe a statement, wait, and then use it, also in a transaction: an error there casts no doubt on what it is.
+func TestAnErrorInATransaction(t *testing.T) {
+	sync := rt.Message('S')
+	for name, statement := range map[string]string{"a named statement": "a", "the unnamed statement": ""} {
+		tr := newTracker()
+		pass := func(batch []byte) {
+			for tr.Answered(); len(batch) > 0; {
+				batch = batch[tr.FromClient(batch, false).N:]
+			}
+		}
+		send(t, tr, query("BEGIN"))
+		pass(join(rt.Parse(statement, "INSERT INTO t VALUES (1)"), rt.Message('D', []byte("S"+statement+"\x00")), sync))
+		pass(join(rt.Bind("", statement), rt.Execute(""), sync))
+		tr.ServerError()
+		pass(join(rt.Parse("b", "SELECT 1"), sync))
+		tr.ServerError()
+		pass(query("ROLLBACK"))
+		if got := send(t, tr, query("SELECT 1")); got != "standby" {
+			t.Errorf("%s: reads go to the %s, pinned: %s", name, got, tr.Pinned())
+		}
+		if got := send(t, tr, join(rt.Bind("", "b"), rt.Execute(""), sync)); got != "primary" {
+			t.Errorf("a statement that is not there goes to the %s", got)
+		}
+	}
+}
+
 // What was sent behind an error was skipped, and what a name stands for is known only once that is.
 func TestWhatTheServerSkipped(t *testing.T) {
 	pass := func(tr *Tracker, batches ...[]byte) (injected int) {
