@@ -40,6 +40,9 @@ CREATE TABLE guarded (n int);
 INSERT INTO guarded VALUES (1);
 ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
 CREATE POLICY touching ON guarded USING (touch(n) > 0);
+CREATE TABLE altered (n int);
+INSERT INTO altered VALUES (1);
+ALTER TABLE altered OWNER TO alice;
 CREATE FUNCTION turning(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT n';
 ALTER FUNCTION turning OWNER TO alice;
 GRANT USAGE ON SCHEMA other TO PUBLIC;
@@ -170,6 +173,20 @@ var batches = []scriptCase{
 		quiet(rt.Message('C', []byte("Sread\x00")), rt.Sync), quiet(prepare("read", "SELECT 'anew'")), standby(execute("read")), primary(prepare("read", "SELECT 'again'")), either(execute("read")),
 		primary(query("DEALLOCATE read")), quiet(execute("read")), quiet(prepare("read", "SELECT 'last'")), primary(execute("read")),
 	}},
+	{name: "a prepared statement whose result changes", turns: []turn{
+		quiet(prepare("all", "SELECT * FROM altered")), standby(execute("all")), primary(query("ALTER TABLE altered ADD b int")), {on: refused, settled: true, sent: execute("all")},
+		quiet(closeOf("S", "all"), rt.Sync), quiet(prepare("all", "SELECT * FROM altered")), standby(execute("all")), primary(query("ALTER TABLE altered ALTER b TYPE text")), either(execute("all")), primary(query("DISCARD ALL")), standby(count),
+	}},
+	{name: "an error in a transaction behind a Parse", turns: []turn{
+		primary(query("BEGIN")), quiet(prepare("w", "INSERT INTO t VALUES (1, 'again')")), primary(execute("w")), primary(query("ROLLBACK")), standby(count),
+		primary(query("BEGIN")), quiet(parse("", "INSERT INTO t VALUES (1, 'again')"), describe(""), rt.Sync), primary(execute("")), primary(parse("late", "SELECT 1"), rt.Sync), primary(query("ROLLBACK")), standby(count),
+		standby(query("BEGIN READ ONLY")), primary(parse("", "INSERT INTO t VALUES (1, 'again')"), describe(""), rt.Sync), primary(execute("")), primary(query("ROLLBACK")), standby(count), primary(execute("w")), standby(count), quiet(execute("late")),
+	}},
+	{name: "a function that is called by its number", turns: []turn{
+		quiet(functionCall(loCreate, "4712")), either(query("SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 4712")), quiet(functionCall(loUnlink, "4712")), quiet(functionCall(loUnlink, "4712")),
+		either(query("SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 4712")), primary(query("DISCARD ALL")), standby(searched), quiet(functionCall(setConfig, "search_path", "other", "false")), primary(searched), primary(query("DISCARD ALL")), standby(searched),
+		quiet(functionCall(1, "1")), primary(query("DISCARD ALL")), primary(query("BEGIN")), quiet(functionCall(loCreate, "4713")), primary(query("ROLLBACK; DISCARD ALL")), either(query("SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 4713")),
+	}},
 	{name: "DEALLOCATE of one name", turns: []turn{
 		quiet(prepare("one", "SELECT count(*) FROM t")), quiet(prepare("Two", "SELECT s FROM t WHERE n = 1")), standby(execute("one")), standby(execute("Two")), primary(query("DEALLOCATE one")), quiet(execute("one")),
 		primary(query("DISCARD ALL")), quiet(prepare("one", "SELECT count(*) FROM t")), quiet(prepare("Two", "SELECT s FROM t WHERE n = 1")), primary(query("DEALLOCATE PREPARE ONE")), standby(execute("Two")),
@@ -216,6 +233,18 @@ var batches = []scriptCase{
 		primary(query("DECLARE c CURSOR WITH HOLD FOR SELECT n FROM t ORDER BY n")), primary(query("FETCH 2 c")), standby(count), primary(extended("FETCH 2 c")), primary(query("CLOSE c")), primary(query("FETCH c")),
 		primary(query("BEGIN; DECLARE c CURSOR FOR SELECT n FROM t ORDER BY n")), primary(query("FETCH 3 c")), primary(query("COMMIT")), primary(query("FETCH c")), standby(count),
 	}},
+}
+
+// OIDs of functions of PostgreSQL that are volatile: their number is in pg_proc.dat.
+const loCreate, loUnlink, setConfig = 715, 964, 2077
+
+// functionCall calls a function with arguments and a result in text.
+func functionCall(oid uint32, arguments ...string) []byte {
+	parts := [][]byte{rt.Int32(oid), rt.Int16(0), rt.Int16(uint16(len(arguments)))}
+	for _, a := range arguments {
+		parts = append(parts, rt.Int32(uint32(len(a))), []byte(a))
+	}
+	return rt.Message('F', append(parts, rt.Int16(0))...)
 }
 
 func joined(parts ...[]byte) []byte { return primary(parts...).sent }

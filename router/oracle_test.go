@@ -298,9 +298,17 @@ func told(m pgproto3.BackendMessage) string {
 	case *pgproto3.RowDescription:
 		var fields []string
 		for _, f := range m.Fields {
-			fields = append(fields, fmt.Sprintf("%s %d %d", f.Name, f.TableAttributeNumber, f.TypeModifier))
+			fields = append(fields, fmt.Sprintf("%s %d %s %d %d %d", f.Name, f.TableAttributeNumber, typeOf(f.DataTypeOID), f.DataTypeSize, f.TypeModifier, f.Format))
 		}
 		return "fields " + strings.Join(fields, ", ")
+	case *pgproto3.ParameterDescription:
+		var types []string
+		for _, oid := range m.ParameterOIDs {
+			types = append(types, typeOf(oid))
+		}
+		return "parameters " + strings.Join(types, ", ")
+	case *pgproto3.FunctionCallResponse:
+		return fmt.Sprintf("result %q", m.Result)
 	case *pgproto3.DataRow:
 		return fmt.Sprintf("row %q", m.Values)
 	case *pgproto3.CopyData:
@@ -315,6 +323,15 @@ func told(m pgproto3.BackendMessage) string {
 		return fmt.Sprintf("parameter %s=%s", m.Name, m.Value)
 	}
 	return fmt.Sprintf("%T", m)
+}
+
+// typeOf is the number of a type, if that is the same in every database.
+func typeOf(oid uint32) string {
+	const firstOfUsers = 16384 // FirstNormalObjectId
+	if oid >= firstOfUsers {
+		return "of the user's"
+	}
+	return fmt.Sprint(oid)
 }
 
 // compare runs a script in both databases and demands that the client is told the same.
