@@ -201,8 +201,8 @@ func (a *auto) repeat(rd *reader, in *chunk, code string) {
 
 // lost ends the session: the client has got a part of an answer whose rest will not come.
 func (a *auto) lost(rd *reader) error {
-	return a.endWith(wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
-		WithHint("Connect again."))
+	return a.endWith(ending{err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the standby %s went away in the middle of its answer", rd.member).
+		WithHint("Connect again.")})
 }
 
 // outOfTime reports whether an error is that of a server which ends a session because its transaction has taken, or has been idle for, too long. A session
@@ -222,12 +222,12 @@ func (a *auto) timedOut(rd *reader, in *chunk, o split.ReplyOrder) error {
 			said = &e
 		}
 	}
-	return a.endWith(said)
+	return a.endWith(ending{err: said, said: true})
 }
 
 // endWith ends a session whose standby has ended.
-func (a *auto) endWith(said *wire.Error) error {
+func (a *auto) endWith(e ending) error {
 	a.drop()
-	a.c.end(ending{err: said})
+	a.c.end(e)
 	return errEnded
 }

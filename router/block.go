@@ -79,7 +79,7 @@ func (a *auto) takeOver(p *pump) error {
 		return errSink{err}
 	}
 	if over := a.rollBack(); over != nil {
-		return a.endWith(over)
+		return a.endWith(ending{err: over, said: true})
 	}
 	return nil
 }

@@ -177,6 +177,9 @@ func TestTimeoutsOfABlockOnAStandby(t *testing.T) {
 			}
 			g.client.ExpectClose()
 			until(t, "the session to be forgotten", func() bool { return g.count("") == 0 })
+			if n := g.figure(t, `howdah_router_errors_total{by="server",sqlstate="`+c.code+`"}`); n != "1" {
+				t.Errorf("%q errors counted", n)
+			}
 		})
 	}
 }

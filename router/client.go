@@ -83,6 +83,8 @@ type ending struct {
 	// ofServer: the server is cut off whatever it does, so that what it was doing may or may not
 	// take effect.
 	ofServer bool
+	// said: err is in the words of a server.
+	said bool
 }
 
 // serve deals with one connection from its first byte to its last. It and what it calls have small frames where the session is relayed: an idle session costs
@@ -452,22 +454,22 @@ func (c *client) sayGoodbye(server *link) {
 // errEnded stops a session's goroutines once it has an ending.
 var errEnded = errors.New("the router ends the session")
 
-// lastWord returns what the client is told in the end; nil for nothing. Its two goroutines have
+// lastWord returns what the client is told in the end, nil for nothing, and whether a server says so. Its two goroutines have
 // ended.
-func (c *client) lastWord() *wire.Error {
+func (c *client) lastWord() (told *wire.Error, said bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.ending
 	if e == nil {
 		if c.machine.Terminated() || c.machine.Fatal() {
-			return nil
+			return nil, false
 		}
 		e = &ending{ofServer: true, err: wire.Fatal(wire.CodeAdminShutdown, "terminating connection because the server %s went away", c.backend.member).
 			WithHint("Connect again.")}
 	}
 	if e.ofServer && c.backend.role == schema.RolePrimary && c.machine.OutcomeUnknown() {
 		return wire.Fatal(wire.CodeResolutionUnknown, "the outcome of the last transaction is unknown: %s", e.err.Message).
-			WithHint("It may or may not have been committed. Find out before you repeat it.")
+			WithHint("It may or may not have been committed. Find out before you repeat it."), false
 	}
-	return e.err
+	return e.err, e.said
 }

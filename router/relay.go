@@ -396,11 +396,15 @@ func (c *client) endBoth(err error, down *pump, done <-chan bool, gone, ended bo
 
 // tellEnd has the client told why the session has ended.
 func (c *client) tellEnd() {
-	e := c.lastWord()
+	e, said := c.lastWord()
 	if e == nil {
 		return
 	}
-	c.r.metrics.refused(e.Code)
+	if said {
+		c.r.metrics.serverError(e.Code, true)
+	} else {
+		c.r.metrics.refused(e.Code)
+	}
 	c.log().Debug("session ends", zap.String("sqlstate", e.Code), zap.String("reason", e.Message))
 	if c.machine.MidMessage() || c.mid {
 		// Whatever is written now would be taken for the rest of that message.
