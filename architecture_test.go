@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"howdah/router":                 {"consul/boottime", "consul/schema", "router/console", "router/fresh", "router/own", "router/role", "router/route", "router/route/statement", "router/rule", "router/scram", "router/session", "router/split", "router/topology", "router/wire"},
 	"howdah/router/console":         {"router/scram", "router/wire"},
 	"howdah/router/fresh":           {"consul/schema", "router/own", "router/route"},
-	"howdah/router/own":             {"consul/schema"},
+	"howdah/router/own":             {"consul/schema", "router/route"},
 	"howdah/router/role":            {"consul/schema", "router/own", "router/scram"},
 	"howdah/router/route":           {"consul/schema"},
 	"howdah/router/route/statement": {},

@@ -231,11 +231,19 @@ func (r *Router) routeView(of route.Route, v console.View) console.Route {
 			view.Listen = strings.TrimPrefix(view.Listen+","+a.String(), ",")
 		}
 	}
+	set := []string{route.FromRoleInDatabase.String(), route.FromRole.String(), route.FromDatabase.String(), route.FromAll.String()}
+	reads := map[string]*int{string(route.Eventual): &view.Eventual, string(route.Session): &view.Session, string(route.Strict): &view.Strict}
 	for _, c := range v.Clients {
 		if !is(route.Route(c.Route)) {
 			continue
 		}
 		view.Sessions++
+		if slices.Contains(set, c.RouteFrom) {
+			view.Set++
+		}
+		if n := reads[c.Consistency]; n != nil {
+			*n++
+		}
 		if c.State == console.StateWaiting {
 			view.Waiting++
 		}
@@ -270,7 +278,7 @@ func (g *registry) next(t *topology.Topology) (backend, bool) {
 func (c *client) view() console.Client {
 	b := c.r.sessions.backendOf(c)
 	v := console.Client{
-		ID: c.account.id, User: c.user, Database: c.database, Route: string(c.route),
+		ID: c.account.id, User: c.user, Database: c.database,
 		Addr: c.conn.from().String(), LocalAddr: c.conn.LocalAddr().String(), Application: c.application,
 		ConnectedAt: c.account.since, Held: c.account.stuck.Load(),
 	}
@@ -281,9 +289,11 @@ func (c *client) view() console.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v.State, v.ServerState = c.stateNow(), c.serverState()
+	v.Route, v.RouteFrom = string(c.follows.route), c.follows.routeFrom.String()
 	if c.auto != nil {
 		v.Reader = c.auto.readerView()
 		v.Pinned, v.PinnedAt = c.auto.pinView()
+		v.Consistency, v.ConsistencyFrom = c.auto.consistencyView()
 	}
 	switch {
 	case v.State == console.StateWaiting && c.auto.moving():
@@ -322,6 +332,15 @@ func (a *auto) pinView() (why string, since time.Time) {
 		return "", time.Time{}
 	}
 	return a.pinned.String(), a.c.r.wallClock(a.pinnedAt)
+}
+
+// consistencyView is what the session's reads must see, and where that is from; nothing if none goes to a standby. The client's lock is held.
+func (a *auto) consistencyView() (consistency, from string) {
+	if a.c.follows.route != route.Auto {
+		return "", ""
+	}
+	c, of := a.consistencyFrom()
+	return string(c), of.String()
 }
 
 // notePin takes in what the tracker says of it. The client's lock is held.

@@ -22,7 +22,7 @@ func (c *client) begunAlike(rd *reader) error {
 	if c.r.asks.settings == nil {
 		return nil
 	}
-	there, err := rd.value([]byte(own.LoginSettingsQuery))
+	there, err := rd.value([]byte(own.LoginMarkQuery))
 	if err == nil && there != c.began {
 		err = errUnlike
 	}

@@ -71,16 +71,17 @@ type stateKey struct {
 func (r *Router) states() map[stateKey]int {
 	m := map[stateKey]int{}
 	for _, c := range r.sessions.all() {
-		m[stateKey{c.route, c.state()}]++
+		of, state := c.routeAndState()
+		m[stateKey{of, state}]++
 	}
 	return m
 }
 
-// state is one word for what the session is doing.
-func (c *client) state() string {
+// routeAndState are the session's route and one word for what it is doing.
+func (c *client) routeAndState() (route.Route, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stateNow()
+	return c.follows.route, c.stateNow()
 }
 
 // stateNow is state for who has the client's lock.

@@ -29,11 +29,8 @@ type client struct {
 	// packet is the startup packet, which each of the session's servers gets; user and what follows is what it says that the router needs later.
 	packet                                   []byte
 	user, database, application, replication string
-	route                                    route.Route
-	// consistency is what its reads must see; of the goroutine that takes its statements.
-	consistency route.Consistency
-	login       *time.Timer // bounds the login; nil once that is over
-	account     *account
+	login                                    *time.Timer // bounds the login; nil once that is over
+	account                                  *account
 
 	// Of the goroutine that connects: auth says who authenticates the client, method is that of the rule that matched, empty without rules; watcher reads from the client meanwhile, callOff ends the search, negotiated says that the client has been told which
 	// protocol it gets. Where the router authenticates, credentials open every server of the cluster, and signature is what the client is
@@ -53,6 +50,8 @@ type client struct {
 	otherName string
 	// began stands for what roles and databases set for the session when it logged in (beginWith); empty if that is not known.
 	began string
+	// warnings are what the client is to be told; of the goroutine that connects, and then of that which relays the login.
+	warnings *warnings
 
 	// Of the registry's lock.
 	key, serverKey wire.Key
@@ -61,6 +60,7 @@ type client struct {
 	identified     bool // it counts for its user and its database
 
 	mu      sync.Mutex
+	follows followed                // written with the lock held, by the goroutine that connects the session
 	machine *session.Session        // nil until the session is relayed
 	server  *link                   // nil while there is none
 	auto    *auto                   // of a session of route auto whose statements are routed one by one, else nil
@@ -128,7 +128,7 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 		return nil
 	}
 	c := r.newClient(conn, startup)
-	if err := c.wishes(startup, of); err != nil {
+	if err := c.wish(startup, of); err != nil {
 		r.turnAway(conn, err, log)
 		return nil
 	}
@@ -147,7 +147,6 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 		r.sessions.dismiss(c)
 		return nil
 	}
-	r.metrics.admitted(c.route)
 	return c
 }
 
@@ -165,22 +164,6 @@ func (r *Router) logOf(conn *link) *zap.Logger {
 }
 
 func (c *client) log() *zap.Logger { return c.r.logOf(c.conn) }
-
-// wishes sets how the client asks in its startup packet to be routed, having come by the listener of.
-func (c *client) wishes(s wire.Startup, of route.Route) error {
-	var err error
-	if c.route, err = route.Of(s.Parameters, of); err == nil {
-		c.consistency, err = route.ConsistencyOf(s.Parameters, c.r.live().Consistency)
-	}
-	var bad interface {
-		error
-		Hint() string
-	}
-	if errors.As(err, &bad) {
-		return wire.Fatal(wire.CodeInvalidParameterValue, "%s", bad).WithHint("%s", bad.Hint())
-	}
-	return err
-}
 
 // greet reads first packets until one says what the client wants. A client may ask for either kind of encryption once, in
 // either order, and then go on; or begin with TLS at once.
@@ -303,9 +286,10 @@ func (c *client) connected(ctx context.Context) bool {
 		c.r.turnAway(c.conn, err, c.log())
 		return false
 	}
-	c.r.metrics.connected(c.route, time.Since(begun))
+	c.r.metrics.connected(c.follows.route, time.Since(begun))
+	c.countUnknown()
 	c.account.waited.Store(int64(time.Since(begun)))
-	c.log().Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.route)))
+	c.log().Debug("session begins", zap.String("member", c.backend.member), zap.String("route", string(c.follows.route)))
 	return true
 }
 
@@ -336,6 +320,8 @@ type hooks struct{ c *client }
 func (h hooks) Key(server wire.Key) (wire.Key, error) {
 	return h.c.r.sessions.issue(h.c, server, h.c.r.instance)
 }
+
+func (h hooks) Notices() []byte { return h.c.notices() }
 
 func (h hooks) Authenticated() *wire.Error { return h.c.welcomed() }
 
@@ -415,9 +401,9 @@ func (c *client) endInOrder(e *wire.Error) {
 	c.wake()
 }
 
-// splits reports whether the session's statements are routed one by one: the router must be able to log in to a standby as the client.
+// splits reports whether the session's statements are routed one by one: the router must be able to log in to a standby as the client, and to ask servers itself.
 func (c *client) splits() bool {
-	return c.r.live().StatementRouting && c.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.replication == ""
+	return c.r.live().StatementRouting && c.follows.route == route.Auto && c.backend.role == schema.RolePrimary && c.authenticated() && c.r.o.OwnPassword != nil && c.replication == ""
 }
 
 // standbyMoved is called when the standby that the session reads from may not keep it.

@@ -55,6 +55,7 @@ type certified struct {
 	ours, other     *rt.Authority
 	logs            *observer.ObservedLogs
 	clientAuthority string
+	options         []func(*router.Options)
 }
 
 func startCertified(t *testing.T) *certified {
@@ -88,12 +89,13 @@ func startCertified(t *testing.T) *certified {
 	c.logs = logs
 	option, _ := withTLS(t, t.TempDir(), router.TLSRequire)
 	c.splitCluster = &splitCluster{cluster: &cluster{primary: primary, two: standby}, t: t}
-	c.rig = startLogging(t, zap.New(core), option, func(o *router.Options) {
+	c.options = append(c.options, option, func(o *router.Options) {
 		o.StatementRouting, o.OwnPassword = true, func() (string, error) { return routerSecret, nil }
 		o.Rules, o.IdentMap, o.TLSClientCAFile = certRules, certMap, c.clientAuthority
 		o.ServerTLSMode, o.ServerTLSCertFile, o.ServerTLSKeyFile = router.ServerTLSRequire, certFile, keyFile
 		o.DialTimeout = rt.Patience
 	})
+	c.rig = startLogging(t, zap.New(core), c.options...)
 	c.know.Hear(rt.Primary("one", primary.Addr(), 1), rt.Standby("two", standby.Addr(), 1))
 	return c
 }
@@ -110,6 +112,7 @@ func TestClientCertificatesWithPostgres(t *testing.T) {
 	c := startCertified(t)
 	t.Run("as if direct", func(t *testing.T) { testCertificatesAsIfDirect(t, c) })
 	t.Run("statements on standbys", func(t *testing.T) { testCertificateReads(t, c) })
+	t.Run("without the router's own role", func(t *testing.T) { testCertificateReadsNothing(t, c) })
 	t.Run("a server that asks", func(t *testing.T) { testServerAsks(t, c) })
 	t.Run("another authority", func(t *testing.T) { testOtherAuthority(t, c) })
 	for _, e := range c.logs.All() {
@@ -196,6 +199,26 @@ func dora(domain string) pkix.Name {
 		{Type: []int{2, 5, 4, 10}, Value: "Big"},
 		{Type: []int{2, 5, 4, 3}, Value: "dora, a+b Ä"},
 	}}
+}
+
+// A router that cannot ask what is set for a session, nor how far a standby is, has it read from none.
+func testCertificateReadsNothing(t *testing.T, c *certified) {
+	g := start(t, append(c.options[:len(c.options):len(c.options)], func(o *router.Options) {
+		o.OwnPassword, o.Rules, o.IdentMap = nil, []string{"hostssl all all all cert"}, nil
+	})...)
+	g.know.Hear(rt.Primary("one", c.primary.Addr(), 1), rt.Standby("two", c.two.Addr(), 1))
+	certFile, keyFile := c.ours.Issue("reads", pkix.Name{CommonName: "alice"})
+	conn, err := pgx.Connect(t.Context(), c.how(g.Address(route.Auto).String(), "alice", "postgres", certFile, keyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for range 10 {
+		m := c.mark()
+		if err := c.exec(conn, pgx.QueryExecModeSimpleProtocol, "SELECT s FROM t WHERE n = 1 "+m); err != nil || c.ran(m) != "one" {
+			t.Errorf("%v, ran on %s", err, c.ran(m))
+		}
+	}
 }
 
 // A session that began with a certificate reads from standbys as any.

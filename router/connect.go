@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -59,6 +60,8 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			first.free()
 		}
 	}()
+	counted := sync.OnceFunc(func() { c.r.metrics.admitted(c.follows.route) })
+	defer counted()
 	deadline := time.Now().Add(c.r.live().FailoverWait)
 	failed := map[string]bool{}
 	var last error
@@ -70,6 +73,8 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			deadline = time.Now().Add(c.r.live().FailoverWait)
 		}
 		changed := c.r.picture.next()
+		c.takeRoute(search)
+		counted()
 		b, found, why := c.r.sessions.choose(c, c.r.picture.now.Load(), c.r.live().ReadOnlyFallback, failed)
 		if found {
 			first, last = c.try(search, b, &deadline)
@@ -81,9 +86,9 @@ func (c *client) connect(ctx context.Context) (early, first *chunk, err error) {
 			if errors.As(last, &end) {
 				return nil, nil, end.error
 			}
-			c.r.metrics.retried(c.route)
+			c.r.metrics.retried(c.follows.route)
 			c.log().Debug("no session with this server", zap.String("member", b.member), zap.Error(last))
-			if c.route == route.RO && !failed[b.member] {
+			if c.follows.route == route.RO && !failed[b.member] {
 				failed[b.member] = true
 				continue // another one may do at once
 			}
@@ -122,7 +127,7 @@ func (c *client) waitForServer(search context.Context, changed <-chan struct{}, 
 		return c.calledOff(search)
 	}
 	kind := "primary"
-	if c.route == route.RO {
+	if c.follows.route == route.RO {
 		kind = "server"
 	}
 	return wire.Fatal(wire.CodeCannotConnectNow, "no %s is available: %s", kind, why).

@@ -93,7 +93,7 @@ func TestConsoleWithPsql(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, want := range []string{"howdah 9\n", "shop|alice|0|1|", "C|alice|shop|waiting|127.0.0.1|", "|till|1|auto||0|||\n", "no primary has been heard of", "RELOAD|", "paused|no", "(0 rows)"} {
+	for _, want := range []string{"howdah 9\n", "shop|alice|0|1|", "C|alice|shop|waiting|127.0.0.1|", "|till|1|auto||0||||default||\n", "no primary has been heard of", "RELOAD|", "paused|no", "(0 rows)"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("psql does not show %q in\n%s", want, out)
 		}

@@ -30,12 +30,12 @@ type SettingsKept struct{ kept settingsKept }
 
 // Keep takes in an answer.
 func (k *SettingsKept) Keep(member, user, text string, asked schema.Instant) {
-	k.kept.keep(settingsOf{own.Server{Member: member}, user, "db"}, text, asked)
+	k.kept.keep(settingsOf{own.Server{Member: member}, user, "db"}, own.Login{Mark: text}, asked)
 }
 
 // Since returns an answer.
 func (k *SettingsKept) Since(member, user string, then schema.Instant) string {
-	return k.kept.since(settingsOf{own.Server{Member: member}, user, "db"}, then)
+	return k.kept.since(settingsOf{own.Server{Member: member}, user, "db"}, then).Mark
 }
 
 // Routers are the others that a cancel request may be passed on to.

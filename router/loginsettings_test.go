@@ -29,7 +29,7 @@ func TestLoginDoesNotWaitForTheSettings(t *testing.T) {
 	var answered atomic.Int32
 	s := startSplit(t, func(o *router.Options) {
 		o.AskSettings(func(ask router.SettingsAsk) router.SettingsAsk {
-			return func(ctx context.Context, at own.Server, user, database string) (string, error) {
+			return func(ctx context.Context, at own.Server, user, database string) (own.Login, error) {
 				if ch := gate.Load(); ch != nil {
 					<-*ch
 				}

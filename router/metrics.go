@@ -27,6 +27,7 @@ type metrics struct {
 	reads     *prometheus.HistogramVec
 	decisions map[route.Consistency][2]prometheus.Observer // by the primary, by a standby
 	reroutes  prometheus.Counter
+	unknown   *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	cancels   *prometheus.CounterVec
 	moves     prometheus.Counter
@@ -88,6 +89,9 @@ func newMetrics(r *Router) *metrics {
 		limits: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "howdah_router_limited_total", Help: "Clients refused because a limit was reached, by which: clients (max-clients), user, database or address.",
 		}, []string{"limit"}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "howdah_router_settings_unknown_total", Help: "Sessions that began without what is set for their role or database: route (taken for auto), or reads (none goes to a standby).",
+		}, []string{"what"}),
 		open:      prometheus.NewDesc("howdah_router_sessions", "Sessions now, by route and state (waiting, login, idle, active, transaction, replication).", []string{"route", "state"}, nil),
 		onMember:  prometheus.NewDesc("howdah_router_member_sessions", "Sessions now, by member.", []string{"member"}, nil),
 		pinned:    prometheus.NewDesc("howdah_router_pinned_sessions", "Sessions of statement routing that stay on the primary with all that they do, by reason.", []string{"reason"}, nil),
@@ -112,7 +116,7 @@ func newMetrics(r *Router) *metrics {
 	for _, kind := range append([]rule.LimitKind{limitClients}, rule.LimitKinds...) {
 		m.limits.WithLabelValues(string(kind))
 	}
-	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.limits, m.reroutes, m.retries, m.cancels, m.moves, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.sessions, m.waits, m.reads, m.errors, m.limits, m.reroutes, m.retries, m.cancels, m.moves, m.unknown, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

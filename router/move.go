@@ -208,7 +208,7 @@ func (a *auto) reattach(search context.Context, p *pump) error {
 			if errors.As(err, new(*wire.Error)) || errors.As(err, new(errSource)) {
 				return err
 			}
-			c.r.metrics.retried(c.route)
+			c.r.metrics.retried(c.follows.route)
 			c.log().Debug("session does not go on with this server yet", zap.String("member", b.member), zap.Error(err))
 			why = fmt.Sprintf("%s at %s: %s", b.member, b.address, err)
 		}

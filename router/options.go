@@ -21,7 +21,7 @@ type Options struct {
 	Name string
 
 	// Listen, ListenRW and ListenRO are host:port; an empty one is not opened, at least one must be.
-	// A client of Listen gets the route it asks for, or auto; the other two have a route of their own
+	// A client of Listen gets the route it asks for, or that is set for it, or auto; the other two have a route of their own
 	// that a startup parameter may still override.
 	Listen, ListenRW, ListenRO string
 	// APIListen is the host:port of /health, /metrics, /status and /events; empty for none.

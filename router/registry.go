@@ -75,7 +75,7 @@ func (g *registry) choose(c *client, t *topology.Topology, fallback bool, failed
 	defer g.mu.Unlock()
 	b, ok := backend{}, false
 	why := t.Reason
-	if c.route == route.RO {
+	if c.follows.route == route.RO {
 		b, ok = g.standby(t, failed)
 		if !ok && !fallback {
 			return b, false, "no standby may serve"
@@ -85,7 +85,7 @@ func (g *registry) choose(c *client, t *topology.Topology, fallback bool, failed
 		b, ok = backend{member: t.Primary.Member, address: t.Primary.Address, role: schema.RolePrimary, epoch: t.Epoch}, true
 	}
 	if !ok {
-		if c.route == route.RO {
+		if c.follows.route == route.RO {
 			why = "no standby may serve, and " + why
 		}
 		return b, false, why

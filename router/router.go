@@ -72,9 +72,10 @@ type Router struct {
 	// finish ends Run as the end of its context does.
 	finish chan struct{}
 	asks   asks
-	roles  *role.Book
-	// settings are answers to what asks.settings asks.
-	settings settingsKept
+	roles  *role.Roles
+	// settings are what roles and databases set; answers what asks.settings has answered.
+	settings *role.Settings
+	answers  settingsKept
 	// secret is what the salts of users that do not exist are made of.
 	secret [32]byte
 	// passing: it was logged that logins are passed through for want of a function.
@@ -130,7 +131,9 @@ func New(o Options, k Knowledge, now func() schema.Instant, log *zap.Logger) (*R
 	if o.asking != nil {
 		o.asking(&r.asks)
 	}
-	r.roles = role.NewBook(r.asks.roles, func() []own.Server { return askable(r.picture.now.Load()) }, now, ownTimeout)
+	servers := func() []own.Server { return askable(r.picture.now.Load()) }
+	r.roles = role.NewRoles(r.asks.roles, servers, now, ownTimeout)
+	r.settings = role.NewSettings(r.own, ownTimeout/2, servers, now, ownTimeout)
 	if _, err := rand.Read(r.secret[:]); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
@@ -229,6 +232,7 @@ func (r *Router) Run(ctx context.Context) error {
 	r.reads.Close()
 	r.own.Close()
 	r.roles.Wait()
+	r.settings.Wait()
 	r.log.Info("router has stopped")
 	return err
 }

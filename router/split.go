@@ -294,14 +294,19 @@ func (a *auto) fresh(t *topology.Topology) *reader {
 	return a.reader
 }
 
-// consistency is what the session asks for now.
+// consistency is what the session asks for now. It is called by the goroutine that reads from the client, or with the client's lock held.
 func (a *auto) consistency() route.Consistency {
+	c, _ := a.consistencyFrom()
+	return c
+}
+
+func (a *auto) consistencyFrom() (route.Consistency, route.Source) {
 	if said := a.tracker.Consistency(); said != "" {
 		if c, err := route.ParseConsistency(said); err == nil {
-			return c
+			return c, route.FromSet
 		}
 	}
-	return a.c.consistency
+	return a.c.follows.consistency, a.c.follows.consistencyFrom
 }
 
 // drop ends the connection to the standby.

@@ -85,6 +85,9 @@ type Client struct {
 	Held        bool   // by PAUSE
 	// Reader is the standby that its reads go to, beside the server; nil while there is none.
 	Reader *Reader
+	// RouteFrom is where its route is from. Consistency is what its reads must see, and ConsistencyFrom where that is from, of one whose statements are routed
+	// one by one; else empty.
+	RouteFrom, Consistency, ConsistencyFrom string
 	// Pinned says why all of it goes to the primary, although its statements are routed one by one, and PinnedAt since when; empty if that is not so.
 	Pinned   string
 	PinnedAt time.Time
@@ -131,6 +134,10 @@ type Totals struct {
 type Route struct {
 	Name, Listen, Member, Reason string
 	Sessions, Waiting            int
+	// Set is how many of the sessions have it from what is set for a role or a database.
+	Set int
+	// Eventual, Session and Strict are how many read so, statement by statement.
+	Eventual, Session, Strict int
 	// Of statement routing: how many of the sessions have a standby to read from, and where the next one would read.
 	Reading int
 	Reader  string

@@ -30,7 +30,7 @@ func topicNames() string {
 func showHelp(View) Table {
 	t := Table{columns: columns("command", "effect")}
 	for _, line := range [][2]string{
-		{"SHOW CLIENTS", "every session: id, state, member, the standby that it reads from, or why it does not"},
+		{"SHOW CLIENTS", "every session: id, state, member, the standby that it reads from, or why it does not, route, consistency"},
 		{"SHOW CONFIG", "the options in force; changeable: RELOAD applies them"},
 		{"SHOW DATABASES", "the databases that sessions are in"},
 		{"SHOW LIMITS", "the clients of each user, database and address, and how many it may have"},
@@ -137,7 +137,7 @@ var connectionColumns = []string{"type", "user", "database", "state", "addr", "p
 const moment = "2006-01-02 15:04:05 MST"
 
 func showClients(v View) Table {
-	t := Table{columns: columns(append(slices.Clone(connectionColumns), "route", "member", "held#", "reads_from", "pinned", "pinned_since")...)}
+	t := Table{columns: columns(append(slices.Clone(connectionColumns), "route", "member", "held#", "reads_from", "pinned", "pinned_since", "route_from", "consistency", "consistency_from")...)}
 	for _, c := range sortedClients(v) {
 		link := ""
 		if c.linked() {
@@ -154,7 +154,7 @@ func showClients(v View) Table {
 		localAddr, localPort := hostPort(c.LocalAddr)
 		t.add("C", c.User, c.Database, c.State, addr, port, localAddr, localPort, c.ConnectedAt.Format(moment),
 			int64(c.Waiting/time.Second), int64(c.Waiting%time.Second/time.Microsecond), 0, "c"+strconv.FormatUint(c.ID, 10), link, 0, c.TLS, c.Application, c.ID,
-			c.Route, c.Member, c.Held, readsFrom, c.Pinned, pinnedSince)
+			c.Route, c.Member, c.Held, readsFrom, c.Pinned, pinnedSince, c.RouteFrom, c.Consistency, c.ConsistencyFrom)
 	}
 	return t
 }
@@ -293,9 +293,9 @@ func showConfig(v View) Table {
 }
 
 func showRoutes(v View) Table {
-	t := Table{columns: columns("route", "listen", "sessions#", "waiting#", "member", "reason", "reading#", "reader")}
+	t := Table{columns: columns("route", "listen", "sessions#", "waiting#", "member", "reason", "reading#", "reader", "set#", "eventual#", "session#", "strict#")}
 	for _, r := range v.Routes {
-		t.add(r.Name, r.Listen, r.Sessions, r.Waiting, r.Member, r.Reason, r.Reading, r.Reader)
+		t.add(r.Name, r.Listen, r.Sessions, r.Waiting, r.Member, r.Reason, r.Reading, r.Reader, r.Set, r.Eventual, r.Session, r.Strict)
 	}
 	return t
 }

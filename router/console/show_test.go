@@ -19,14 +19,14 @@ var view = View{
 		{
 			ID: 4, User: "carol", Database: "books", Route: "auto", State: "active", Member: "one", Role: "primary", Epoch: 4, ServerAddr: "10.0.0.1:5432", ServerState: "idle",
 			Reader: &Reader{Member: "two", State: "active", Addr: "10.0.0.2:5432", OwnAddr: "10.0.0.8:77", ConnectedAt: time.Unix(7200, 0).UTC()},
-			Pinned: "temp", PinnedAt: time.Unix(3600, 0).UTC(),
+			Pinned: "temp", PinnedAt: time.Unix(3600, 0).UTC(), RouteFrom: "role", Consistency: "strict", ConsistencyFrom: "set",
 		},
 	},
 	Totals:   []Totals{{Database: "shop", Sessions: 5, Queries: 7, Transactions: 6, FromClients: 100, FromServers: 200, US: 9}},
 	Members:  []Member{{Name: "one", Role: "primary", Address: "10.0.0.1:5432", Serves: true, Sessions: 1}, {Name: "two", Role: "standby", ReplayLSN: "0/10", LagBytes: 5, LagTime: time.Second}, {Name: "three", Reason: "clones"}},
 	Limits:   []Limit{{"user", "carol", 1, 5}, {"database", "shop", 2, 20}, {"address", "10.0.0.9", 2, 0}, {"database", "books", 1, 0}},
 	Settings: []Setting{{"max-clients", "10", "1000", true}},
-	Routes:   []Route{{Name: "rw", Listen: "127.0.0.1:1", Member: "one", Sessions: 2, Waiting: 1}, {Name: "auto", Member: "one", Reading: 3, Reader: "two"}},
+	Routes:   []Route{{Name: "rw", Listen: "127.0.0.1:1", Member: "one", Sessions: 2, Waiting: 1}, {Name: "auto", Member: "one", Reading: 3, Reader: "two", Set: 4, Eventual: 5, Session: 6, Strict: 7}},
 }
 
 // row is the row number i with the names of its columns.
@@ -60,7 +60,7 @@ func TestShow(t *testing.T) {
 		{"CLIENTS", 1, map[string]string{"id": "2", "state": "waiting", "link": "", "wait": "2", "wait_us": "500000", "held": "1", "local_port": "NULL"}},
 		{"SERVERS", 0, map[string]string{"type": "S", "id": "1", "addr": "10.0.0.1", "port": "5432", "role": "primary", "epoch": "4", "link": "c1"}},
 		{"CLIENTS", 2, map[string]string{"id": "3", "reads_from": "NULL", "pinned": "", "pinned_since": "NULL"}},
-		{"CLIENTS", 3, map[string]string{"id": "4", "link": "s4", "reads_from": "two", "pinned": "temp", "pinned_since": "1970-01-01 01:00:00 UTC"}},
+		{"CLIENTS", 3, map[string]string{"id": "4", "link": "s4", "reads_from": "two", "pinned": "temp", "pinned_since": "1970-01-01 01:00:00 UTC", "route_from": "role", "consistency": "strict", "consistency_from": "set"}},
 		{"SERVERS", 1, map[string]string{"id": "3", "role": "standby", "epoch": "NULL"}},
 		{"SERVERS", 2, map[string]string{"id": "4", "state": "idle", "ptr": "s4", "link": "c4", "member": "one"}},
 		{"SERVERS", 3, map[string]string{"id": "4", "state": "active", "ptr": "r4", "link": "c4", "member": "two", "role": "standby", "epoch": "NULL",
@@ -78,7 +78,7 @@ func TestShow(t *testing.T) {
 		{"STATS_TOTALS", 0, map[string]string{"database": "shop", "query_count": "7", "bytes_sent": "200"}},
 		{"CONFIG", 0, map[string]string{"key": "max-clients", "value": "10", "default": "1000", "changeable": "yes"}},
 		{"ROUTES", 0, map[string]string{"route": "rw", "sessions": "2", "waiting": "1", "member": "one"}},
-		{"ROUTES", 1, map[string]string{"route": "auto", "member": "one", "reading": "3", "reader": "two"}},
+		{"ROUTES", 1, map[string]string{"route": "auto", "member": "one", "reading": "3", "reader": "two", "set": "4", "eventual": "5", "session": "6", "strict": "7"}},
 		{"TOPOLOGY", 0, map[string]string{"member": "one", "role": "primary", "serves": "1", "lag_bytes": "NULL", "epoch": "4"}},
 		{"TOPOLOGY", 1, map[string]string{"member": "two", "lag_bytes": "5", "lag_us": "1000000", "replay_lsn": "0/10"}},
 		{"TOPOLOGY", 2, map[string]string{"member": "three", "reason": "clones", "serves": "0"}},

@@ -1,4 +1,5 @@
-// Package role knows how roles log in. It asks the servers (howdah.authentication, which the sidecars make) and keeps each answer for a moment.
+// Package role knows how roles log in, and what is set for their sessions. It asks the servers (howdah.authentication, which the sidecars make; pg_db_role_setting) and
+// keeps each answer for a moment.
 package role
 
 import (
@@ -6,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -17,12 +17,6 @@ import (
 	"howdah/router/own"
 	"howdah/router/scram"
 )
-
-// KeptFor is how long an answer may be used again. It only saves questions: whoever finds that an answer does not fit asks anew (Options.Fresh).
-const KeptFor = time.Second
-
-// maxKept bounds how many answers are kept; strangers may ask for any name.
-const maxKept = 1000
 
 // Role is how one role may log in.
 type Role struct {
@@ -38,112 +32,36 @@ var ErrNoFunction = errors.New("the function howdah.authentication is not there"
 // ErrRefused is a server that does not let the router log in.
 var ErrRefused = errors.New("the router's own role cannot log in; router-password-file must hold the password that the sidecars gave it")
 
-// Ask asks one server about a role.
+// Ask asks one server about a role. A role that does not exist is no error.
 type Ask func(ctx context.Context, on own.Server, name string) (Role, error)
 
-// Book keeps answers. Make it with NewBook; its methods may be called from any goroutine.
-type Book struct {
-	ask     Ask
-	servers func() []own.Server
-	now     func() schema.Instant
-	// timeout bounds one question to all servers.
-	timeout time.Duration
+// Roles is a Book of roles, by name.
+type Roles = Book[string, Role]
 
-	mu    sync.Mutex
-	pages map[string]*page
-	// asking counts the questions under way.
-	asking sync.WaitGroup
+// NewRoles returns a Book of roles.
+func NewRoles(ask Ask, servers func() []own.Server, now func() schema.Instant, timeout time.Duration) *Roles {
+	return NewBook("how a role logs in", func(ctx context.Context, on own.Server, name string) (Role, error) {
+		if !utf8.ValidString(name) {
+			return Role{Why: "the name is not UTF-8"}, nil
+		}
+		return ask(ctx, on, name)
+	}, servers, now, timeout)
 }
 
-// page is one question, and its answer once done is closed.
-type page struct {
-	begun schema.Instant
-	done  chan struct{}
-	role  Role
-	err   error
-}
+// User is a user in a database.
+type User struct{ Name, Database string }
 
-// NewBook returns a Book that asks the servers that are returned at that moment, one after the other until one answers: the primary first.
-func NewBook(ask Ask, servers func() []own.Server, now func() schema.Instant, timeout time.Duration) *Book {
-	return &Book{ask: ask, servers: servers, now: now, timeout: timeout, pages: map[string]*page{}}
-}
+// Settings is a Book of what roles and databases set.
+type Settings = Book[User, own.Login]
 
-// Find returns how a role may log in, by an answer to a question that was asked at since or later. Those who ask for the same role at the same time share a
-// question. A role that does not exist is no error.
-func (b *Book) Find(ctx context.Context, name string, since schema.Instant) (Role, error) {
-	p := b.page(name, since)
-	select {
-	case <-p.done:
-		return p.role, p.err
-	case <-ctx.Done():
-		return Role{}, ctx.Err()
-	}
-}
-
-func (b *Book) page(name string, since schema.Instant) *page {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p := b.pages[name]; p != nil && !p.begun.Before(since) {
-		return p
-	}
-	b.makeRoom()
-	p := &page{begun: b.now(), done: make(chan struct{})}
-	b.pages[name] = p
-	b.asking.Go(func() {
-		defer close(p.done)
-		// Whoever asked first may go away; others wait for the same answer.
-		ctx, stop := context.WithTimeout(context.Background(), b.timeout)
+// NewSettings returns a Book of what roles and databases set, which gives each server so much time.
+func NewSettings(c *own.Connections, each time.Duration, servers func() []own.Server, now func() schema.Instant, timeout time.Duration) *Settings {
+	return NewBook("what is set for a session", func(ctx context.Context, on own.Server, u User) (own.Login, error) {
+		ctx, stop := context.WithTimeout(ctx, each)
 		defer stop()
-		if p.role, p.err = b.find(ctx, name); p.err != nil {
-			b.forget(name, p)
-		}
-	})
-	return p
+		return c.LoginSettings(ctx, on, u.Name, u.Database)
+	}, servers, now, timeout)
 }
-
-// makeRoom forgets what is too old to be used again, and if that is not enough everything.
-func (b *Book) makeRoom() {
-	if len(b.pages) < maxKept {
-		return
-	}
-	old := b.now().Add(-KeptFor)
-	for name, p := range b.pages {
-		if p.begun.Before(old) {
-			delete(b.pages, name)
-		}
-	}
-	if len(b.pages) >= maxKept {
-		clear(b.pages)
-	}
-}
-
-func (b *Book) forget(name string, p *page) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.pages[name] == p {
-		delete(b.pages, name)
-	}
-}
-
-func (b *Book) find(ctx context.Context, name string) (Role, error) {
-	if !utf8.ValidString(name) {
-		return Role{Why: "the name is not UTF-8"}, nil
-	}
-	err := own.ErrNoPrimary
-	for _, s := range b.servers() {
-		var r Role
-		if r, err = b.ask(ctx, s, name); err == nil {
-			return r, nil
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return Role{}, fmt.Errorf("look up how a role logs in: %w", err)
-}
-
-// Wait returns once no question is under way.
-func (b *Book) Wait() { b.asking.Wait() }
 
 // AskBy asks over the router's own connections. Each server has a part of the time, so that another can be asked.
 func AskBy(c *own.Connections, each time.Duration) Ask {

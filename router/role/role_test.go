@@ -42,9 +42,9 @@ func (a *table) count() int {
 	return len(a.asked)
 }
 
-func book(a *table) *Book {
+func book(a *table) *Roles {
 	begun := time.Now()
-	return NewBook(a.ask, func() []own.Server { return []own.Server{{Member: "one", Epoch: 1}, {Member: "two"}} },
+	return NewRoles(a.ask, func() []own.Server { return []own.Server{{Member: "one", Epoch: 1}, {Member: "two"}} },
 		func() schema.Instant { return schema.Instant(time.Since(begun)) }, 5*time.Second)
 }
 
@@ -124,6 +124,63 @@ func TestOtherServersAreAsked(t *testing.T) {
 		if _, err := b.Find(t.Context(), "dave", b.now()); !errors.Is(err, own.ErrNoPrimary) {
 			t.Errorf("%v", err)
 		}
+	})
+}
+
+// Where nobody answers any more, what was answered last can still be had.
+func TestTheLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &table{kind: scram.KindSCRAM, err: map[string]error{}}
+		b := book(a)
+		last := func(what string, want scram.Kind) {
+			t.Helper()
+			if r, kept := b.Last("alice"); kept != (want != scram.KindNone) || r.Verifier.Kind != want {
+				t.Errorf("%s: %v, %v", what, r, kept)
+			}
+		}
+		last("nobody was asked", scram.KindNone)
+		fails := func() {
+			t.Helper()
+			time.Sleep(time.Millisecond)
+			if _, err := b.Find(t.Context(), "alice", b.now()); err == nil {
+				t.Error("no error")
+			}
+		}
+		answers := func() {
+			t.Helper()
+			time.Sleep(time.Millisecond)
+			if _, err := b.Find(t.Context(), "alice", b.now()); err != nil {
+				t.Error(err)
+			}
+		}
+		a.err["one"], a.err["two"] = errors.New("cannot be reached"), errors.New("cannot be reached")
+		fails()
+		last("nobody answered", scram.KindNone)
+		clear(a.err)
+		answers()
+		last("the first", scram.KindSCRAM)
+		a.err["one"], a.err["two"] = errors.New("cannot be reached"), errors.New("cannot be reached")
+		for range 3 {
+			fails()
+			last("they are gone", scram.KindSCRAM)
+		}
+		if n := a.count(); n != 9 {
+			t.Errorf("asked %d times: a failure is no answer", n)
+		}
+		a.mu.Lock()
+		a.took, a.kind, a.err = time.Hour, scram.KindMD5, nil
+		a.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		hurried, stop := context.WithTimeout(t.Context(), time.Millisecond)
+		defer stop()
+		if _, err := b.Find(hurried, "alice", b.now()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		last("they hang", scram.KindSCRAM)
+		b.Wait()
+		a.took = 0
+		answers()
+		last("they are back", scram.KindMD5)
 	})
 }
 

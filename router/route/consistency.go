@@ -43,12 +43,14 @@ func ParseConsistency(s string) (Consistency, error) {
 }
 
 // ConsistencyOf returns the consistency that a session asks for by its startup parameters, a parameter of its own before one inside
-// options, and otherwise the router's.
-func ConsistencyOf(parameters map[string]string, otherwise Consistency) (Consistency, error) {
-	if v, ok := asked(parameters)(ConsistencyParameter); ok {
-		return ParseConsistency(v)
+// options; false if it asks for none.
+func ConsistencyOf(parameters map[string]string) (Consistency, bool, error) {
+	v, ok := asked(parameters)(ConsistencyParameter)
+	if !ok {
+		return "", false, nil
 	}
-	return otherwise, nil
+	c, err := ParseConsistency(v)
+	return c, true, err
 }
 
 // Consistencies are all there are.

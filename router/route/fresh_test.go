@@ -14,19 +14,19 @@ func TestConsistencyOf(t *testing.T) {
 		params map[string]string
 		want   route.Consistency
 	}{
-		{nil, route.Session},
+		{nil, ""},
 		{map[string]string{"howdah.consistency": "strict"}, route.Strict},
 		{map[string]string{"Howdah.Consistency": "EVENTUAL"}, route.Eventual},
 		{map[string]string{"options": "-c howdah.consistency=strict"}, route.Strict},
 		{map[string]string{"options": "--howdah.consistency=eventual", "howdah.consistency": "session"}, route.Session},
-		{map[string]string{"options": "-c geqo=off"}, route.Session},
+		{map[string]string{"options": "-c geqo=off"}, ""},
 	} {
-		if got, err := route.ConsistencyOf(c.params, route.Session); err != nil || got != c.want {
-			t.Errorf("%v: %q, %v; want %q", c.params, got, err, c.want)
+		if got, asked, err := route.ConsistencyOf(c.params); err != nil || got != c.want || asked != (c.want != "") {
+			t.Errorf("%v: %q, %v, %v; want %q", c.params, got, asked, err, c.want)
 		}
 	}
 	for _, bad := range []string{"", "strong", "strict ", "read-your-writes"} {
-		_, err := route.ConsistencyOf(map[string]string{"howdah.consistency": bad}, route.Session)
+		_, _, err := route.ConsistencyOf(map[string]string{"howdah.consistency": bad})
 		var e *route.ErrConsistency
 		if !errors.As(err, &e) || e.Value != bad || e.Hint() != "Available values: eventual, session, strict." {
 			t.Errorf("%q: %v", bad, err)

@@ -53,23 +53,24 @@ func Parse(s string) (Route, error) {
 	return "", &ErrRoute{Value: s}
 }
 
-// Of returns the route of a session from its startup parameters and the listener it came by. In
-// order: howdah.route (a parameter of its own before one inside options, as PostgreSQL applies
-// them), the listener's route if it has one, default_transaction_read_only=on, and auto.
-func Of(parameters map[string]string, listener Route) (Route, error) {
+// Of returns the route that a session's startup parameters and the listener that it came by choose, in this order: howdah.route (a parameter of its own before one
+// inside options, as PostgreSQL applies them), the listener's route if it has one, default_transaction_read_only=on. If none does it is Auto, FromDefault, and
+// what Set says goes before that.
+func Of(parameters map[string]string, listener Route) (Route, Source, error) {
 	get := asked(parameters)
 	if v, ok := get(Parameter); ok {
-		return Parse(v)
+		r, err := Parse(v)
+		return r, FromClient, err
 	}
 	if listener == RW || listener == RO {
-		return listener, nil
+		return listener, FromListener, nil
 	}
 	if v, ok := get("default_transaction_read_only"); ok {
 		if on, valid := ParseBool(v); valid && on {
-			return RO, nil
+			return RO, FromClient, nil
 		}
 	}
-	return Auto, nil
+	return Auto, FromDefault, nil
 }
 
 // asked returns what looks a setting up in startup parameters: as one of its own, then inside options.

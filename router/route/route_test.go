@@ -46,13 +46,13 @@ func TestOf(t *testing.T) {
 		{map[string]string{"options": "--default-transaction-read-only=YES"}, route.Auto, route.RO},
 		{map[string]string{"options": "-c Default_Transaction_Read_Only=on", "default_transaction_read_only": "no"}, route.Auto, route.Auto},
 	} {
-		got, err := route.Of(c.params, c.listener)
+		got, _, err := route.Of(c.params, c.listener)
 		if err != nil || got != c.want {
 			t.Errorf("%v on %s: %q, %v; want %q", c.params, c.listener, got, err, c.want)
 		}
 	}
 	for _, bad := range []string{"", "both", "ro ", "read-only"} {
-		_, err := route.Of(map[string]string{"howdah.route": bad}, route.RW)
+		_, _, err := route.Of(map[string]string{"howdah.route": bad}, route.RW)
 		var e *route.ErrRoute
 		if !errors.As(err, &e) || e.Value != bad || !strings.Contains(e.Hint(), "standby") {
 			t.Errorf("%q: %v", bad, err)

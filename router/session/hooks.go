@@ -7,6 +7,8 @@ type Hooks interface {
 	// Key is given the server's cancel key and returns, in the same size, the one that the client
 	// gets. An error ends the session.
 	Key(server wire.Key) (wire.Key, error)
+	// Notices returns messages for the client that belong in front of the key that it gets.
+	Notices() []byte
 	// Authenticated is called once the server has accepted the client, before the client is told. An error ends the session.
 	Authenticated() *wire.Error
 	// Error is called for each ErrorResponse of the server.

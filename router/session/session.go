@@ -338,7 +338,8 @@ func (s *Session) replaceKey(message []byte) Order {
 	if err != nil {
 		return Order{Verb: Refuse, Err: wire.Fatal(wire.CodeConnectionFailure, "no cancel key could be made for this session")}
 	}
-	s.insert = own.AppendKeyData(s.insert[:0])
+	s.insert = append(s.insert[:0], s.hooks.Notices()...)
+	s.insert = own.AppendKeyData(s.insert)
 	return Order{Verb: Skip, N: len(message), Insert: s.insert}
 }
 

@@ -72,6 +72,8 @@ func (h hooks) Key(k wire.Key) (wire.Key, error) {
 	return wire.Key(strings.Repeat("x", len(k))), h.b.noKey
 }
 
+func (h hooks) Notices() []byte { return nil }
+
 func (h hooks) Authenticated() *wire.Error {
 	h.b.authenticated++
 	return h.b.against

@@ -56,8 +56,15 @@ func (e *Error) Error() string { return e.Severity + " " + e.Code + ": " + e.Mes
 
 // Append writes e as an ErrorResponse to the end of dst.
 func (e *Error) Append(dst []byte) []byte {
+	return e.append(dst, 'E')
+}
+
+// AppendNotice writes e as a NoticeResponse, whose severity is none that ends anything, to the end of dst.
+func (e *Error) AppendNotice(dst []byte) []byte { return e.append(dst, 'N') }
+
+func (e *Error) append(dst []byte, typ byte) []byte {
 	start := len(dst)
-	dst = append(dst, 'E', 0, 0, 0, 0)
+	dst = append(dst, typ, 0, 0, 0, 0)
 	for _, f := range [...]struct {
 		code byte
 		text string
