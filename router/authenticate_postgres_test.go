@@ -234,8 +234,10 @@ func testBehindSCRAM(t *testing.T, a *authenticating) {
 		t.Errorf("cancelled: %v", err)
 	}
 	a.primary.CreateRole("walker", "REPLICATION")
-	if out, err := a.tool(t, route.RW, "pg_basebackup", "-U", "walker", "-D", filepath.Join(t.TempDir(), "copy"), "-X", "stream", "-c", "fast", "--no-sync"); err != nil {
-		t.Errorf("%v: %s", err, out)
+	for _, of := range []route.Route{route.RW, route.Auto, route.RO} {
+		if out, err := a.tool(t, of, "pg_basebackup", "-U", "walker", "-D", filepath.Join(t.TempDir(), "copy"), "-X", "stream", "-c", "fast", "--no-sync"); err != nil {
+			t.Errorf("%s: %v: %s", of, err, out)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +69,47 @@ func TestSlowReaderOfAStandby(t *testing.T) {
 	case <-done:
 	case <-time.After(rt.Patience):
 		t.Error("the router does not end")
+	}
+}
+
+// A result without end, to a client that reads it, leaves others their turns, whichever server it is from.
+func TestEndlessResultsStarveNobody(t *testing.T) {
+	s := startScripted(t)
+	quick, quickServer := s.login()
+	row := rt.Row(strings.Repeat("x", 64<<10))
+	endless := func(client, server *rt.Peer) *atomic.Int64 {
+		client.SetDeadline(time.Time{})
+		server.SetDeadline(time.Time{})
+		go func() {
+			for err := error(nil); err == nil; { // until the test ends
+				_, err = server.Write(row)
+			}
+		}()
+		read := &atomic.Int64{}
+		go func() {
+			b := make([]byte, 1<<20)
+			for {
+				n, err := client.Read(b)
+				if read.Add(int64(n)); err != nil {
+					return
+				}
+			}
+		}()
+		return read
+	}
+	s.client.Send(rt.Query("SELECT 1"))
+	s.standby.Expect(rt.Query("SELECT 1"))
+	fromStandby := endless(s.client, s.standby)
+	other, otherServer := s.login()
+	other.Send(rt.Query("UPDATE t SET n = 1 RETURNING n"))
+	otherServer.Expect(rt.Query("UPDATE t SET n = 1 RETURNING n"))
+	fromPrimary := endless(other, otherServer)
+	for range 10 {
+		before := [2]int64{fromStandby.Load(), fromPrimary.Load()}
+		until(t, "both results to go on", func() bool {
+			ask(quick, quickServer, "INSERT INTO t VALUES (1)") // has rt.Patience
+			return fromStandby.Load() > before[0]+1<<20 && fromPrimary.Load() > before[1]+1<<20
+		})
 	}
 }
 

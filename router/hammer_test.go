@@ -102,10 +102,11 @@ func TestWritesThenReads(t *testing.T) {
 	work.Wait()
 	over()
 	trouble.Wait()
-	byStandbys := 0
-	until(t, "reads on standbys", func() bool {
+	// Every second session is strict and waits for a standby; two reads of three were theirs where this was measured, on a busy machine.
+	byStandbys, floor := 0, int(read.Load()/4)
+	until(t, fmt.Sprintf("standbys to count %d of %d reads", floor, read.Load()), func() bool {
 		byStandbys = scans(c.two, "mine") + scans(c.three, "mine") - before
-		return byStandbys > 0
+		return byStandbys >= floor
 	})
 	t.Logf("%d reads, %d stale; the standbys count %d", read.Load(), stale.Load(), byStandbys)
 }
