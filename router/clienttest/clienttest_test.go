@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -46,6 +47,8 @@ type target struct {
 	host, port string
 	reads      bool // whatever writes must fail
 	terminated bool // the router itself does SCRAM, so it can bind to its own TLS
+	split      bool // statements go to the primary or to a standby
+	waits      int  // 1 where a read waits for a standby, and does not go to the primary behind a write
 }
 
 // login is what one run is given.
@@ -73,6 +76,7 @@ func (l login) binding() string {
 type client struct {
 	name    string
 	needs   []string           // programs and files without which it cannot be
+	reads   int                // how many queries the standbys must count where reads wait for them: about half of what they do
 	prepare func(t *testing.T) // once
 	run     func(*testing.T, login) []string
 }
@@ -87,9 +91,11 @@ func startServers(t *testing.T) *servers {
 	cert, key := serverCertificate(t)
 	tls := func(name string) []postgrestest.Option {
 		return []postgrestest.Option{postgrestest.WithName(name), postgrestest.WithParameter("ssl", "on"), postgrestest.WithParameter("ssl_cert_file", cert),
-			postgrestest.WithParameter("ssl_key_file", key), postgrestest.WithParameter("max_connections", "200"), postgrestest.WithParameter("max_standby_streaming_delay", "-1")}
+			postgrestest.WithParameter("ssl_key_file", key), postgrestest.WithParameter("max_connections", "200"), postgrestest.WithParameter("max_standby_streaming_delay", "-1"),
+			postgrestest.WithParameter("shared_preload_libraries", "pg_stat_statements"), postgrestest.WithParameter("wal_writer_delay", "5ms")}
 	}
 	s := &servers{primary: postgrestest.Start(t, tls("one")...)}
+	s.primary.Exec("CREATE EXTENSION pg_stat_statements")
 	s.two, s.three = s.primary.NewStandby(tls("two")...), s.primary.NewStandby(tls("three")...)
 	return s
 }
@@ -133,6 +139,24 @@ func (s *servers) asleep(ctx context.Context, role string) error {
 			return fmt.Errorf("no server shows a statement of %s asleep: %w", role, ctx.Err())
 		}
 	}
+}
+
+// served counts the queries of a role that the standbys have carried out, by what they themselves count; without those by which a router gets a session ready,
+// and those of the steps "prepared", which are many and among the first.
+func (s *servers) served(t *testing.T, role string) (n int) {
+	t.Helper()
+	for _, standby := range []*postgrestest.Server{s.two, s.three} {
+		calls, err := standby.Try("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE userid = '" + role + "'::regrole AND query ~* '^select' AND query !~ 'pg_proc|pg_db_role_setting|set_config|int \\* '")
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, err := strconv.Atoi(calls)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += more
+	}
+	return n
 }
 
 const routerSecret = "router-secret"
@@ -196,18 +220,24 @@ func at(t *testing.T, tg target, address string) target {
 func (s *servers) targets(t *testing.T) []target {
 	relayed := s.startRouter(t, func(o *router.Options) { o.AuthType = router.AuthPassThrough })
 	s.ensureRoles(t)
-	ends := s.startRouter(t, func(o *router.Options) {
-		o.AuthType, o.ServerTLSMode, o.StatementRouting = router.AuthSCRAM, router.ServerTLSRequire, true
-		o.OwnPassword = func() (string, error) { return routerSecret, nil }
-	})
+	ends := func(c route.Consistency) *router.Router {
+		return s.startRouter(t, func(o *router.Options) {
+			o.AuthType, o.ServerTLSMode, o.StatementRouting = router.AuthSCRAM, router.ServerTLSRequire, true
+			o.OwnPassword = func() (string, error) { return routerSecret, nil }
+			o.Consistency, o.ReadWait = c, time.Second
+		})
+	}
+	ended, strict := ends(route.Session), ends(route.Strict)
 	return []target{
 		at(t, target{name: "primary"}, s.primary.Addr()),
 		at(t, target{name: "standby", reads: true}, s.two.Addr()),
 		at(t, target{name: "rw", like: "primary"}, relayed.Address(route.RW).String()),
 		at(t, target{name: "auto", like: "primary"}, relayed.Address(route.Auto).String()),
 		at(t, target{name: "ro", like: "standby", reads: true}, relayed.Address(route.RO).String()),
-		at(t, target{name: "auto_scram", like: "primary", terminated: true}, ends.Address(route.Auto).String()),
-		at(t, target{name: "ro_scram", like: "standby", reads: true, terminated: true}, ends.Address(route.RO).String()),
+		at(t, target{name: "rw_scram", like: "primary", terminated: true}, ended.Address(route.RW).String()),
+		at(t, target{name: "auto_scram", like: "primary", terminated: true, split: true}, ended.Address(route.Auto).String()),
+		at(t, target{name: "auto_strict", like: "primary", terminated: true, split: true, waits: 1}, strict.Address(route.Auto).String()),
+		at(t, target{name: "ro_scram", like: "standby", reads: true, terminated: true}, ended.Address(route.RO).String()),
 	}
 }
 
@@ -288,6 +318,12 @@ func TestClients(t *testing.T) {
 					got := c.run(t, login{target: tg, role: role, asleep: func(ctx context.Context) error { return s.asleep(ctx, role) }})
 					results[tg.name] = check(t, c.name, tg.name, got)
 					t.Logf("%s: %d lines in %s", tg.name, len(results[tg.name]), time.Since(began).Round(time.Millisecond))
+					if tg.split {
+						n, floor := s.served(t, role), max(1, tg.waits*c.reads)
+						if t.Logf("%s: the standbys count %d queries", tg.name, n); n < floor {
+							t.Errorf("%s: the standbys count %d queries, want %d", tg.name, n, floor)
+						}
+					}
 					if tg.like == "" {
 						expect(t, c.name+"."+tg.name, results[tg.name])
 						continue

@@ -4,7 +4,8 @@
 //
 // What it says directly is held against testdata/expected, which `go test ./router/clienttest -update` writes anew for review. What it
 // says through a route is held against what it said directly: routes rw and auto against the primary, ro against a standby, where what
-// writes must fail with the same 25006. testdata/differences.txt has the differences that are accepted, each with its reason; one that is not there fails,
+// writes must fail with the same 25006. Where statements are routed one by one the standbys must count queries of the client, so steps that keep a session on
+// the primary have one of their own. testdata/differences.txt has the differences that are accepted, each with its reason; one that is not there fails,
 // and so does an entry that no longer happens.
 //
 // A program is given host, port, role, password and sslmode in libpq's environment. Each run has a role of its own, with a schema of the same name

@@ -44,6 +44,18 @@ func (c *pgxClient) one(sql string, args ...any) (v any, err error) {
 	return v, err
 }
 
+// apart is a step in a session of its own, as what it does keeps the session on the primary.
+func (c *pgxClient) apart(name string, f func(*pgxClient) (any, error)) {
+	c.do(name, func() (any, error) {
+		other, err := c.pgx("")
+		if err != nil {
+			return nil, err
+		}
+		defer other.Close(c.ctx)
+		return f(other)
+	})
+}
+
 func (c *pgxClient) count() any {
 	v, err := c.one("SELECT count(*) FROM t")
 	if err != nil {
@@ -108,7 +120,7 @@ func (c *pgxClient) statements() {
 		return v, errors.Join(err, c.Deallocate(c.ctx, "mine"))
 	})
 	c.do("unknown prepared", func() (any, error) { return nil, c.exec("EXECUTE nobody") })
-	c.do("cached plan", func() (any, error) {
+	c.apart("cached plan", func(c *pgxClient) (any, error) {
 		if err := c.exec("CREATE TEMP TABLE plan (a int)"); err != nil {
 			return nil, err
 		}
@@ -193,7 +205,7 @@ func (c *pgxClient) transactions() {
 func (c *pgxClient) errors() {
 	c.do("unique", func() (any, error) { return nil, c.exec("INSERT INTO t VALUES (1, 'again')") })
 	c.do("no table", func() (any, error) { return nil, c.exec("SELECT * FROM nowhere") })
-	c.do("raised", func() (any, error) {
+	c.apart("raised", func(c *pgxClient) (any, error) {
 		var e *pgconn.PgError
 		if err := c.exec("DO $$ BEGIN RAISE 'broken' USING ERRCODE = 'HW001', DETAIL = 'the detail', HINT = 'the hint'; END $$"); !errors.As(err, &e) {
 			return nil, err
@@ -207,7 +219,7 @@ func (c *pgxClient) errors() {
 		}
 		return fmt.Sprint(e.Code, " at ", e.Position), nil
 	})
-	c.do("notice", func() (any, error) {
+	c.apart("notice", func(c *pgxClient) (any, error) {
 		err := c.exec("DO $$ BEGIN RAISE NOTICE 'look here'; END $$")
 		return c.notices, err
 	})
@@ -324,7 +336,7 @@ func (c *pgxClient) sessions() {
 		size, err2 := c.one("SHOW work_mem")
 		return []any{held, size}, errors.Join(err, err2, c.exec("SELECT pg_advisory_unlock(42)"))
 	})
-	c.do("temporary", func() (any, error) {
+	c.apart("temporary", func(c *pgxClient) (any, error) {
 		if err := c.exec("CREATE TEMP TABLE mine AS SELECT 7 AS n"); err != nil {
 			return nil, err
 		}

@@ -47,6 +47,18 @@ func (c *pqClient) one(text string, args ...any) (v string, err error) {
 	return v, err
 }
 
+// apart is a step in a session of its own, as what it does keeps the session on the primary.
+func (c *pqClient) apart(name string, f func(*pqClient) (any, error)) {
+	c.do(name, func() (any, error) {
+		other, err := c.pq("")
+		if err != nil {
+			return nil, err
+		}
+		defer other.close()
+		return f(other)
+	})
+}
+
 func (c *pqClient) count() string {
 	v, err := c.one("SELECT count(*) FROM t")
 	if err != nil {
@@ -100,7 +112,7 @@ func (c *pqClient) statements() {
 		return []any{sum, n}, errors.Join(err, stmt.Close())
 	})
 	c.do("unknown prepared", func() (any, error) { return nil, c.exec("EXECUTE nobody") })
-	c.do("cached plan", func() (any, error) {
+	c.apart("cached plan", func(c *pqClient) (any, error) {
 		if err := c.exec("CREATE TEMP TABLE plan (a int)"); err != nil {
 			return nil, err
 		}
@@ -117,7 +129,7 @@ func (c *pqClient) statements() {
 	c.do("unique", func() (any, error) { return nil, c.exec("INSERT INTO t VALUES (1, 'again')") })
 	c.do("no table", func() (any, error) { return nil, c.exec("SELECT * FROM nowhere") })
 	c.do("syntax", func() (any, error) { return nil, c.exec("SELECT 1 FROMM t") })
-	c.do("raised", func() (any, error) {
+	c.apart("raised", func(c *pqClient) (any, error) {
 		var e *pq.Error
 		if err := c.exec("DO $$ BEGIN RAISE 'broken' USING ERRCODE = 'HW001', DETAIL = 'the detail', HINT = 'the hint'; END $$"); !errors.As(err, &e) {
 			return nil, err
@@ -234,7 +246,7 @@ func (c *pqClient) sessions() {
 		size, err2 := c.one("SHOW work_mem")
 		return []any{held, size}, errors.Join(err, err2, c.exec("SELECT pg_advisory_unlock(42)"))
 	})
-	c.do("temporary", func() (any, error) {
+	c.apart("temporary", func(c *pqClient) (any, error) {
 		if err := c.exec("CREATE TEMP TABLE mine AS SELECT 7 AS n"); err != nil {
 			return nil, err
 		}

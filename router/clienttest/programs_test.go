@@ -16,14 +16,14 @@ const (
 )
 
 var known = []client{
-	{name: "psql", run: psql},
-	{name: "pgbench", run: pgbench},
-	{name: "pgx", run: inProcess(pgxSteps)},
-	{name: "lib_pq", run: inProcess(pqSteps)},
-	{name: "psycopg", needs: []string{python, "/usr/lib/python3/dist-packages/psycopg"}, run: script(python, "testdata/python/main.py")},
-	{name: "node_postgres", needs: []string{"node", "testdata/node/node_modules/pg"}, run: script("node", "testdata/node/pg.js")},
-	{name: "postgres_js", needs: []string{"node", "testdata/node/node_modules/postgres"}, run: script("node", "testdata/node/postgres.js")},
-	{name: "jdbc", needs: []string{"javac", "java", jdbc}, prepare: compileJava, run: java},
+	{name: "psql", reads: 12, run: psql},
+	{name: "pgbench", reads: 900, run: pgbench},
+	{name: "pgx", reads: 100, run: inProcess(pgxSteps)},
+	{name: "lib_pq", reads: 5, run: inProcess(pqSteps)},
+	{name: "psycopg", reads: 5, needs: []string{python, "/usr/lib/python3/dist-packages/psycopg"}, run: script(python, "testdata/python/main.py")},
+	{name: "node_postgres", reads: 100, needs: []string{"node", "testdata/node/node_modules/pg"}, run: script("node", "testdata/node/pg.js")},
+	{name: "postgres_js", reads: 100, needs: []string{"node", "testdata/node/node_modules/postgres"}, run: script("node", "testdata/node/postgres.js")},
+	{name: "jdbc", reads: 6, needs: []string{"javac", "java", jdbc}, prepare: compileJava, run: java},
 }
 
 var process = regexp.MustCompile(`with PID \d+`)

@@ -30,6 +30,18 @@ async function within(f) {
   }
 }
 
+// a step in a session of its own, as what it does keeps the session on the primary
+const apart = (name, f) => step(name, async () => {
+  const ours = c
+  c = await connect()
+  try {
+    return await f()
+  } finally {
+    await c.end()
+    c = ours
+  }
+})
+
 async function main() {
   c = await connect()
   console.log(`version: node-postgres ${require('pg/package.json').version}, Node.js ${process.version}`)
@@ -43,7 +55,7 @@ async function main() {
     return [sum, await one("SELECT count(*) FROM pg_prepared_statements WHERE name = 'double'")]
   })
   await step('unknown prepared', () => c.query('EXECUTE nobody'))
-  await step('cached plan', async () => {
+  await apart('cached plan', async () => {
     await c.query('CREATE TEMP TABLE plan (a int)')
     await c.query({ name: 'plan', text: 'SELECT * FROM plan' })
     await c.query('ALTER TABLE plan ADD b int')
@@ -78,7 +90,7 @@ async function main() {
     return [...seen, await count()]
   })
   await step('unique', () => c.query("INSERT INTO t VALUES (1, 'again')"))
-  await step('raised', async () => {
+  await apart('raised', async () => {
     try {
       await c.query("DO $$ BEGIN RAISE 'broken' USING ERRCODE = 'HW001', DETAIL = 'the detail', HINT = 'the hint'; END $$")
     } catch (e) {
@@ -93,7 +105,7 @@ async function main() {
     }
   })
   await step('no table', () => c.query('SELECT * FROM nowhere'))
-  await step('notice', async () => {
+  await apart('notice', async () => {
     const seen = []
     const note = (n) => seen.push([n.severity, n.message])
     c.on('notice', note)
@@ -144,7 +156,7 @@ async function main() {
     await c.query('SELECT pg_advisory_unlock(42)')
     return [await one('SHOW work_mem'), held]
   })
-  await step('temporary', async () => {
+  await apart('temporary', async () => {
     await c.query('CREATE TEMP TABLE mine AS SELECT 7 AS n')
     return one('SELECT n FROM mine')
   })

@@ -10,8 +10,20 @@ const { attempt, step, sleeping, digest, finish } = require('./steps.js')
 const role = process.env.PGUSER
 const notices = []
 const connect = (more) => postgres({ ssl: { rejectUnauthorized: false }, max: 1, onnotice: (n) => notices.push([n.severity, n.message]), ...more })
-const sql = connect()
+let sql = connect()
 const count = async () => Number((await sql`SELECT count(*) FROM t`)[0].count)
+
+// a step in a session of its own, as what it does keeps the session on the primary
+const apart = (name, f) => step(name, async () => {
+  const ours = sql
+  sql = connect()
+  try {
+    return await f()
+  } finally {
+    await sql.end()
+    sql = ours
+  }
+})
 
 async function main() {
   await sql`SELECT 1`
@@ -23,8 +35,8 @@ async function main() {
     for (let i = 0; i < 50; i++) sum += (await sql`SELECT ${i}::int * 2 AS n`)[0].n
     return [sum, (await sql`SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%* 2 AS n'`)[0].count]
   })
-  await step('unknown prepared', () => sql`EXECUTE nobody`)
-  await step('cached plan', async () => {
+  await apart('unknown prepared', () => sql`EXECUTE nobody`)
+  await apart('cached plan', async () => {
     await sql`CREATE TEMP TABLE plan (a int)`
     await sql`SELECT * FROM plan`
     await sql`ALTER TABLE plan ADD b int`
@@ -66,7 +78,7 @@ async function main() {
     return [...seen, await count()]
   })
   await step('unique', () => sql`INSERT INTO t VALUES (1, 'again')`)
-  await step('raised', async () => {
+  await apart('raised', async () => {
     try {
       await sql.unsafe("DO $$ BEGIN RAISE 'broken' USING ERRCODE = 'HW001', DETAIL = 'the detail', HINT = 'the hint'; END $$")
     } catch (e) {
@@ -75,7 +87,7 @@ async function main() {
   })
   await step('syntax', () => sql`SELECT 1 FROMM t`)
   await step('no table', () => sql`SELECT * FROM nowhere`)
-  await step('notice', async () => {
+  await apart('notice', async () => {
     await sql.unsafe("DO $$ BEGIN RAISE NOTICE 'look here'; END $$")
     return notices
   })
@@ -120,7 +132,7 @@ async function main() {
     await sql`SELECT pg_advisory_unlock(42)`
     return [(await sql`SHOW work_mem`)[0].work_mem, held]
   })
-  await step('temporary', async () => {
+  await apart('temporary', async () => {
     await sql`CREATE TEMP TABLE mine AS SELECT 7 AS n`
     return sql`SELECT n FROM mine`
   })

@@ -54,6 +54,7 @@ DO $$ BEGIN RAISE 'broken' USING ERRCODE = 'HW001', DETAIL = 'the detail', HINT 
 DO $$ BEGIN RAISE 'broken' USING ERRCODE = 'HW001', DETAIL = 'the detail', HINT = 'the hint'; END $$;
 DO $$ BEGIN RAISE NOTICE 'look here'; END $$;
 \set VERBOSITY sqlstate
+\c - - - -
 \echo copy: as follows
 COPY copied (id, s) FROM STDIN;
 1	one
@@ -76,6 +77,7 @@ SET work_mem = '5MB';
 SHOW work_mem;
 CREATE TEMP TABLE mine AS SELECT 7 AS n;
 SELECT n FROM mine;
+\c - - - -
 \echo notify: as follows
 SELECT :'USER' AS channel \gset
 LISTEN :channel;

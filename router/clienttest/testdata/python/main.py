@@ -46,6 +46,19 @@ def digest(chunks):
     return f"{n} bytes {h.hexdigest()[:16]}"
 
 
+def apart(f):
+    """f in a session of its own, as what it does keeps the session on the primary."""
+    def within():
+        global c
+        ours, c = c, connect()
+        try:
+            return f()
+        finally:
+            c.close()
+            c = ours
+    return within
+
+
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it would warn of the second error in a pipeline, which depends on timing
 c = connect()
 
@@ -272,12 +285,12 @@ def process():
 print(f"version: psycopg {psycopg.__version__}, libpq {psycopg.pq.version()}", flush=True)
 for name, f in (
     ("parameters", parameters), ("values", values), ("prepared", prepared), ("unknown prepared", lambda: c.execute("EXECUTE nobody")),
-    ("cached plan", cached_plan), ("commit", commit), ("rollback", rollback), ("error in the middle", error_in_the_middle),
-    ("savepoint", savepoint), ("unique", lambda: c.execute("INSERT INTO t VALUES (1, 'again')")), ("raised", raised), ("syntax", syntax),
-    ("no table", lambda: c.execute("SELECT * FROM nowhere")), ("notice", notice), ("copy in", copy_in), ("copy out", lambda: copy_out("")),
+    ("cached plan", apart(cached_plan)), ("commit", commit), ("rollback", rollback), ("error in the middle", error_in_the_middle),
+    ("savepoint", savepoint), ("unique", lambda: c.execute("INSERT INTO t VALUES (1, 'again')")), ("raised", apart(raised)), ("syntax", syntax),
+    ("no table", lambda: c.execute("SELECT * FROM nowhere")), ("notice", apart(notice)), ("copy in", copy_in), ("copy out", lambda: copy_out("")),
     ("copy out binary", lambda: copy_out("(FORMAT binary)")), ("copy bad", copy_bad), ("copy given up", copy_given_up),
     ("pipeline", pipeline), ("pipeline writes", pipeline_writes), ("pipeline error", pipeline_error), ("cursor", cursor), ("session", session),
-    ("temporary", temporary), ("notify", notify), ("locked", locked), ("serialization", serialization), ("big rows", big_rows),
+    ("temporary", apart(temporary)), ("notify", notify), ("locked", locked), ("serialization", serialization), ("big rows", big_rows),
     ("big value", big_value), ("big parameter", big_parameter), ("timed out", timed_out), ("cancel", cancel), ("process", process),
 ):
     step(name, f)
