@@ -16,7 +16,7 @@ import (
 // What roles and databases set for the router itself (ALTER ROLE ... SET "howdah.route", "howdah.consistency") is read from pg_db_role_setting twice. Once before a server is
 // chosen, if neither the client nor the listener chose the route: an answer of any server that may be a second old. And where statements are to be routed, once
 // while the session logs in at the primary (askSettings): what is found then decides, but for the server that has been chosen. So a session is strict, or rw, if that was
-// set when it logged in, and one of which nothing is known reads from no standby; one that should be ro may be auto for a second after that was set, or
+// set when it logged in, and one of which nothing is known reads from no standby (loginsettings.go); one that should be ro may be auto for a second after that was set, or
 // where nobody answers in time.
 
 // asksSettings reports whether the router can ask what roles and databases set: not without its own role.
