@@ -63,7 +63,13 @@ func TestReadsOnStandbysAreCounted(t *testing.T) {
 		t.Errorf("%v", session)
 	}
 	id := session["id"]
-	servers := of(rows(t, root, "SHOW SERVERS"), "id", id)
+	// A client has its answer a moment before the router has counted it; then its connections are idle.
+	var servers []map[string]any
+	settled := func() bool {
+		servers = of(rows(t, root, "SHOW SERVERS"), "id", id)
+		return len(servers) == 2 && servers[0]["state"] == "idle" && servers[1]["state"] == "idle"
+	}
+	until(t, "the session to be at rest", settled)
 	if len(servers) != 2 || servers[0]["member"] != "one" || servers[1]["member"] != "two" || servers[1]["role"] != "standby" || servers[1]["link"] != session["ptr"] ||
 		servers[0]["ptr"] == servers[1]["ptr"] || servers[1]["state"] != "idle" || fmt.Sprint(servers[1]["port"]) != port(s.two.Addr()) {
 		t.Errorf("%v", servers)
@@ -91,12 +97,13 @@ func TestReadsOnStandbysAreCounted(t *testing.T) {
 		exec("SELECT repeat('x', 1000)")
 	}
 	exec("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
-	inBlock := of(rows(t, root, "SHOW SERVERS"), "id", id)
-	if len(inBlock) != 2 || inBlock[0]["state"] != "idle" || inBlock[1]["state"] != "transaction" {
-		t.Errorf("%v", inBlock)
-	}
+	until(t, "the block to be shown", func() bool {
+		inBlock := of(rows(t, root, "SHOW SERVERS"), "id", id)
+		return len(inBlock) == 2 && inBlock[0]["state"] == "idle" && inBlock[1]["state"] == "transaction"
+	})
 	exec("SELECT 1")
 	exec("COMMIT")
+	until(t, "the session to be at rest again", settled)
 	after := rows(t, root, "SHOW STATS")[0]
 	if now := s.metric(`howdah_router_reads_total{by="standby"}`); fmt.Sprint(number(t, now)-number(t, reads)) != "13" {
 		t.Errorf("the standby was to do all: %s, then %s", reads, now)
