@@ -56,8 +56,8 @@ func (r *Router) forConsole(s wire.Startup) bool {
 
 func zapSessions(n int) zap.Field { return zap.Int("sessions", n) }
 
-// serveConsole serves an administrator from the startup packet on.
-func (r *Router) serveConsole(ctx context.Context, conn *link, s wire.Startup, log *zap.Logger) {
+// serveConsole serves an administrator from the startup packet on. Who has not logged in counts as one that has not started.
+func (r *Router) serveConsole(ctx context.Context, conn *link, s wire.Startup, started func(), log *zap.Logger) {
 	log = log.With(zap.String("user", s.Parameters["user"]))
 	if r.consoles.open.Add(1) > maxConsoles {
 		r.consoles.open.Add(-1)
@@ -68,6 +68,7 @@ func (r *Router) serveConsole(ctx context.Context, conn *link, s wire.Startup, l
 	stop := context.AfterFunc(ctx, func() { conn.socket.SetDeadline(past) })
 	defer stop()
 	err := r.loginConsole(conn, s)
+	started()
 	if err == nil {
 		admin := slices.Contains(r.live().AdminUsers, s.Parameters["user"])
 		log.Info("console opened", zap.Bool("admin", admin))

@@ -179,7 +179,7 @@ func (e exchange) byMD5() bool {
 func (c *client) exchange(search context.Context, l *letters, e exchange) error {
 	switch {
 	case c.method == rule.Password:
-		return c.inClear(l, e)
+		return c.inClear(search, l, e)
 	case e.byMD5() && c.method != rule.SCRAM:
 		return c.byMD5(l, e)
 	}

@@ -50,6 +50,8 @@ type client struct {
 	otherName string
 	// began stands for what roles and databases set for the session when it logged in (beginWith); empty if that is not known.
 	began string
+	// lent: that is an answer that another session was given before this one logged in.
+	lent bool
 	// warnings are what the client is to be told; of the goroutine that connects, and then of that which relays the login.
 	warnings *warnings
 
@@ -112,7 +114,7 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 		r.sessions.begun(conn.address())
 	})
 	defer started()
-	if err != nil || startup.Kind == wire.KindCancel || r.forConsole(startup) {
+	if err != nil || startup.Kind == wire.KindCancel {
 		started()
 	}
 	if err != nil {
@@ -124,7 +126,7 @@ func (r *Router) receive(ctx context.Context, conn *link, of route.Route) *clien
 		return nil
 	}
 	if r.forConsole(startup) {
-		r.serveConsole(ctx, conn, startup, log)
+		r.serveConsole(ctx, conn, startup, started, log)
 		return nil
 	}
 	c := r.newClient(conn, startup)

@@ -15,9 +15,6 @@ import (
 // clientCAFile is the option with the authorities of clients' certificates.
 const clientCAFile = "tls-client-ca-file"
 
-// maxUser is the length of the longest name of a role. PostgreSQL cuts a longer one off in the startup packet, so it would not be the name that was certified.
-const maxUser = 63
-
 // underCertificate holds the client's certificate, which the handshake has verified, against what its rule wants. The order and what the client is told are
 // PostgreSQL's: ClientAuthentication and CheckCertAuth, src/backend/libpq/auth.c.
 func (c *client) underCertificate(r rule.Rule, mappings []rule.Mapping) error {
@@ -52,7 +49,7 @@ func otherName(s rule.Subject, want rule.Certificate, mappings []rule.Mapping, u
 	switch {
 	case name == "":
 		return "the client certificate contains no user name"
-	case len(user) > maxUser:
+	case len(user) > rule.MaxName: // PostgreSQL cuts it off, so it would not be the name that was certified
 		return "the user name is longer than that of any role"
 	case want.Map == "" && name != user:
 		return fmt.Sprintf("the client certificate is for %q", name)
@@ -89,8 +86,11 @@ func (c *client) noKey(server *link, s *scram.Client, message []byte) error {
 		detail = "It has not asked for the router's own certificate; it does so with ssl_ca_file."
 	}
 	reason := "has shown this router a certificate"
-	if c.method == rule.Trust {
+	switch c.method {
+	case rule.Trust:
 		reason = "is trusted by a rule of this router"
+	case rule.Peer:
+		reason = "is known to this router by its user of the operating system"
 	}
 	return final{wire.Fatal(wire.CodeInvalidAuthorization, "%s asks for %s, and user \"%s\" %s", c.backend.member, method, c.user, reason).
 		WithDetail("%s", detail).

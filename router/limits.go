@@ -77,13 +77,16 @@ func (l *link) address() netip.Addr {
 	return netip.Addr{}
 }
 
+// cut is a name as PostgreSQL takes it from a startup packet.
+func cut(name string) string { return name[:min(len(name), rule.MaxName)] }
+
 // belongings are the user and the database of a client as PostgreSQL has them: it cuts long names off, and physical replication belongs to no database.
 func (c *client) belongings() (user, of string) {
 	user, of = c.user, c.database
 	if physical(c.replication) {
 		of = ""
 	}
-	return user[:min(len(user), rule.MaxName)], of[:min(len(of), rule.MaxName)]
+	return cut(user), cut(of)
 }
 
 // arrive counts a connection that has not said what it wants; false if there are so many of its address, clients included, that one more could be of use to

@@ -500,3 +500,17 @@ func TestLimitsAreToldAsByPostgreSQL(t *testing.T) {
 		}
 	}
 }
+
+// Who has not logged in to the console counts for its address as one that has not begun: nobody takes up all consoles.
+func TestConsolesThatAreNotLoggedIn(t *testing.T) {
+	g := start(t, withConsole, func(o *router.Options) { o.Limits = []string{"address all 1"} })
+	const most = 2*1 + 16
+	for range most {
+		c := g.client(t, route.Auto)
+		c.Send(rt.Startup("user", "stranger", "database", "howdah"))
+		if typ, _ := c.Next(); typ != 'R' {
+			t.Fatalf("told %q", typ)
+		}
+	}
+	rt.Dial(t, g.Address(route.Auto).String()).ExpectClose()
+}

@@ -48,7 +48,7 @@ type settingsOf struct {
 // askSettings asks a primary for what roles and databases set for the session that is about to begin there. The answer has no mark if that cannot be learnt.
 // Nil: it is of no use to the session. It goes on while the session connects, and ends by itself: a client that goes away does not break the connection off.
 func (c *client) askSettings(ctx context.Context, b backend) <-chan own.Login {
-	if c.r.asks.settings == nil || !c.r.live().StatementRouting || c.follows.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.replication != "" {
+	if c.r.asks.settings == nil || !c.r.live().StatementRouting && c.auto == nil || c.follows.route != route.Auto || !c.endsSCRAM() && !c.vouched || b.role != schema.RolePrimary || c.replication != "" {
 		return nil
 	}
 	answer := make(chan own.Login, 1)
@@ -70,10 +70,10 @@ func (c *client) settingsAt(b backend) settingsOf {
 }
 
 // beginWith waits for the settings that the session is about to begin with on b, and has it follow them. Where they do not come, an answer that another session of the same user and
-// database was given there shortly before does as well: it is from before this login too, and what a standby has later shows whether anything has changed since. Without one
+// database was given there shortly before does as well: it is from before this login too, and what a standby has that is as far as this login shows whether anything has changed since. Without one
 // the session reads from no standby: later nobody can tell what it began with.
 func (c *client) beginWith(ctx context.Context, b backend, answer <-chan own.Login) {
-	c.began = ""
+	c.began, c.lent = "", false
 	if answer == nil {
 		return
 	}
@@ -90,9 +90,8 @@ func (c *client) beginWith(ctx context.Context, b backend, answer <-chan own.Log
 		return
 	}
 	if login = c.r.answers.since(c.settingsAt(b), c.r.now().Add(-settingsFor)); login.Mark != "" {
-		if c.take(login); c.follows.consistency == route.Eventual { // which reads on a standby that may not have what has changed
-			c.began = ""
-		}
+		c.lent = true
+		c.take(login)
 	}
 	if c.began == "" {
 		c.log().Debug("the session will not read from standbys, as its settings are not known")

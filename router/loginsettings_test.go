@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"howdah/consul/schema"
 	"howdah/router"
 	"howdah/router/own"
@@ -60,6 +62,21 @@ func TestLoginDoesNotWaitForTheSettings(t *testing.T) {
 	s.caughtUp(s.connect(t, route.Auto, ""))
 	if answered.Load() != 3 {
 		t.Errorf("%d answers, want none for the last", answered.Load())
+	}
+
+	// A standby that is behind has what the answer of another says, and the session may have begun with something newer: not even an eventual one reads there.
+	s.two.Exec("SELECT pg_wal_replay_pause()")
+	defer s.two.Exec("SELECT pg_wal_replay_resume()")
+	s.primary.Exec("CREATE SCHEMA other; CREATE TABLE other.t (n int, s text); INSERT INTO other.t VALUES (1, 'of other'); GRANT USAGE ON SCHEMA other TO alice; GRANT ALL ON other.t TO alice")
+	s.primary.Exec("ALTER ROLE alice SET search_path = other, public")
+	later := s.connect(t, route.Auto, "")
+	if err := s.exec(later, pgx.QueryExecModeSimpleProtocol, "SET howdah.consistency = 'eventual'"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if v, on := s.text(later, "SELECT s FROM t WHERE n = 1"); v != "of other" || on != "one" {
+			t.Errorf("read %q on %s", v, on)
+		}
 	}
 }
 

@@ -3,7 +3,9 @@ package router
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/rand"
+	"fmt"
 
 	"howdah/router/scram"
 	"howdah/router/wire"
@@ -12,8 +14,8 @@ import (
 // Exchanges with a client in one message, as those that PostgreSQL's methods md5 and password have. What is stored of an md5 password opens the servers to
 // its role, and so do the keys of SCRAM that a password in clear gives: the router logs in with these as after SCRAM itself.
 
-// maxPassword is the longest PasswordMessage that is taken (recv_password_packet, src/backend/libpq/auth.c).
-const maxPassword = 1000
+// maxPassword is the longest PasswordMessage that is taken. PostgreSQL 15 takes 1,000 bytes (recv_password_packet, src/backend/libpq/auth.c), others more.
+const maxPassword = maxLetter
 
 func checkPassword(h wire.Header) *wire.Error {
 	if h.Type != 'p' {
@@ -60,16 +62,25 @@ func (c *client) byMD5(l *letters, e exchange) error {
 }
 
 // inClear is exchange with a password that the client sends in clear, under TLS.
-func (c *client) inClear(l *letters, e exchange) error {
+func (c *client) inClear(search context.Context, l *letters, e exchange) error {
 	password, err := l.password(scram.CodePassword, nil)
 	if err != nil {
 		return err
 	}
-	v := e.known.Verifier
-	if v.Kind == scram.KindNone {
-		v = e.verifier(c.r.secret[:])
+	check := func() (scram.Credentials, bool) {
+		v := e.known.Verifier
+		if v.Kind == scram.KindNone {
+			v = e.verifier(c.r.secret[:])
+		}
+		return scram.CheckPassword(e.user, v, string(password))
 	}
-	credentials, ok := scram.CheckPassword(e.user, v, string(password))
+	credentials, ok := check()
+	if !ok && !e.fresh {
+		if e.known, err = c.r.roles.Find(search, e.user, c.r.now()); err != nil {
+			return fmt.Errorf("look up again: %w", err)
+		}
+		credentials, ok = check()
+	}
 	return c.proved(e, credentials, ok)
 }
 

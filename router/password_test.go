@@ -1,13 +1,18 @@
 package router_test
 
 import (
+	"context"
 	"crypto/md5"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"howdah/router"
+	"howdah/router/own"
+	"howdah/router/role"
 	"howdah/router/route"
 	rt "howdah/router/routertest"
 	"howdah/router/scram"
@@ -84,7 +89,7 @@ func TestMD5EndsInTheRouter(t *testing.T) {
 		"empty":            {"older", func(string) []byte { return rt.Message('p', []byte{0}) }, "28P01", "empty password returned by client"},
 		"without an end":   {"older", func(string) []byte { return rt.Message('p', []byte("md5")) }, "08P01", "invalid password packet size"},
 		"two ends":         {"older", func(salt string) []byte { return rt.Message('p', rt.Text("md5"), []byte{0}) }, "08P01", ""},
-		"too long":         {"older", func(string) []byte { return rt.Message('p', make([]byte, 1000)) }, "08P01", "invalid message length 1004 in a password"},
+		"too long":         {"older", func(string) []byte { return rt.Message('p', make([]byte, 16<<10)) }, "08P01", "invalid message length 16388 in a password"},
 		"another message":  {"older", func(string) []byte { return rt.Query("SELECT 1") }, "08P01", "expected password response, got message type 81"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -141,6 +146,40 @@ func TestMethodsOfRules(t *testing.T) {
 			c.ExpectError("28P01")
 		})
 	}
+}
+
+// A password that was set a moment ago is right at once, also where it is sent in clear.
+func TestPasswordInClearIsLookedUpAgain(t *testing.T) {
+	var has atomic.Bool
+	alice := credentials(t, "alice", "secret").Verifier()
+	g := start(t, func(o *router.Options) {
+		o.AuthType, o.OwnPassword = router.AuthSCRAM, func() (string, error) { return "", errors.New("nobody is to connect") }
+		o.AskRoles(func(context.Context, own.Server, string) (role.Role, error) {
+			if has.Load() {
+				return role.Role{Verifier: alice}, nil
+			}
+			return role.Role{Why: "it has no password"}, nil
+		})
+		o.UnixSocketDir, o.Rules = socketDir(t), []string{"local all all password"}
+	})
+	server := rt.Listen(t, "")
+	g.know.Hear(rt.Primary("one", server.Address(), 1))
+	begin := func(v scram.Verifier) (*rt.Peer, *rt.Peer, *scram.Server) {
+		c := rt.Dial(t, g.SocketPath(route.RW))
+		c.Send(rt.Startup("user", "alice"))
+		s := server.Accept()
+		m := offers(s, v)
+		c.Expect(rt.Message('R', rt.Int32(scram.CodePassword)))
+		c.Send(rt.Message('p', rt.Text("secret")))
+		return c, s, m
+	}
+	c, _, _ := begin(mocking("alice", "fedcba9876543210"))
+	c.ExpectError("28P01")
+	has.Store(true)
+	c, s, m := begin(alice)
+	checks(s, m, "alice", alice)
+	s.Send(rt.AuthOK, welcome[0], welcome[1])
+	c.Expect(rt.AuthOK, welcome[0], welcome[1])
 }
 
 // A role with an md5 password is served by primary and standbys, as any other.

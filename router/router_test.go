@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(handoverProcess) != "" {
 		os.Exit(runHandoverProcess())
 	}
+	if path := os.Getenv(foreignSocket); path != "" {
+		os.Exit(listenAtForeignSocket(path))
+	}
 	postgrestest.Main(m)
 }
 

@@ -50,7 +50,7 @@ func (c *client) underRules() error {
 	if len(o.parsed) == 0 {
 		return nil
 	}
-	who := rule.Client{TLS: c.conn.tls != nil, User: c.user, Database: c.database, Replication: physical(c.replication)}
+	who := rule.Client{TLS: c.conn.tls != nil, User: cut(c.user), Database: cut(c.database), Replication: physical(c.replication)}
 	who.Local, who.Address = c.conn.local(), c.conn.address()
 	host := localName
 	if !who.Local {

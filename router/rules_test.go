@@ -95,3 +95,19 @@ func TestRulesChangeWhileTheRouterRuns(t *testing.T) {
 	}
 	g.session(t, route.Auto, server)
 }
+
+// PostgreSQL cuts names off behind 63 bytes: a rule for such a name holds for what is longer, too.
+func TestRulesOfLongNames(t *testing.T) {
+	name := strings.Repeat("x", 63)
+	g := start(t, func(o *router.Options) {
+		o.Rules = []string{"host all " + name + " all reject", "host " + name + " all all reject", "host all all all pass-through"}
+	})
+	server := rt.Listen(t, "")
+	g.know.Hear(rt.Primary("one", server.Address(), 1))
+	for _, p := range [][]string{{"user", name}, {"user", "a", "database", name}, {"user", name + "y"}, {"user", "a", "database", name + "y"}} {
+		c := g.client(t, route.RW)
+		c.Send(rt.Startup(p...))
+		c.ExpectError("28000")
+		server.ExpectNobody()
+	}
+}

@@ -273,8 +273,8 @@ var nobodyWaits = func() context.Context {
 // also has what reads have seen on the primary meanwhile, so that the session does not go back in time.
 func (a *auto) fresh(t *topology.Topology) *reader {
 	c := a.consistency()
-	if a.definer && c == route.Eventual {
-		c = route.Session // or the standby may not know the functions
+	if (a.definer || a.c.lent) && c == route.Eventual {
+		c = route.Session // or the standby may not know the functions, or have the settings that the session may not have begun with
 	}
 	wait := nobodyWaits
 	if c == route.Strict || a.young {

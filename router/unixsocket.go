@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,6 +49,8 @@ func (o Options) validateUnixSocket() []error {
 	case dir == "":
 	case !abstract(dir) && !filepath.IsAbs(dir):
 		errs = append(errs, fmt.Errorf("unix-socket-dir: %q is not allowed; give an absolute path, or @ and a name for the abstract namespace", dir))
+	case abstract(dir) && o.UnixSocketMode != DefaultOptions().UnixSocketMode:
+		errs = append(errs, errors.New("unix-socket-mode: an abstract socket has no permissions, everybody on the machine may connect; give a directory, or leave the mode out"))
 	case abstract(dir) && o.ReusePort:
 		errs = append(errs, errors.New("unix-socket-dir: an abstract socket cannot be taken over by another router; give a directory, or leave so-reuseport off"))
 	case len(socketPath(dir, "65535")) > maxSocketPath:
@@ -94,7 +97,13 @@ func (r *Router) listenUnix() error {
 		if err != nil {
 			return err
 		}
-		s, err := r.listenUnixAt(socketPath(r.o.UnixSocketDir, port))
+		path := socketPath(r.o.UnixSocketDir, port)
+		for other, taken := range r.sockets {
+			if taken.path == path {
+				return fmt.Errorf("router: unix-socket-dir: the listeners for %s and %s sessions have the port %s both, and would have one socket; choose another port", other, of, port)
+			}
+		}
+		s, err := r.listenUnixAt(path)
 		if err != nil {
 			return fmt.Errorf("router: unix-socket-dir: %w", err)
 		}
@@ -122,10 +131,17 @@ func (r *Router) listenUnixAt(path string) (*unixListener, error) {
 	}
 	made := filepath.Join(filepath.Dir(path), fmt.Sprintf(".howdah.%d", os.Getpid()))
 	os.Remove(made) // of a process that had this one's number
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	// Linux gives the file the permissions that the socket has, less the umask: nobody can connect who may not, before Chmod puts back what that took.
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		failed := error(nil)
+		err := raw.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), uint32(mode)) })
+		return errors.Join(err, failed)
+	}}
+	opened, err := lc.Listen(context.Background(), "unix", made)
 	if err != nil {
 		return nil, fmt.Errorf("the router must be able to write in the directory: %w", err)
 	}
+	l := opened.(*net.UnixListener) // a listener of "unix" is no other
 	l.SetUnlinkOnClose(false)
 	s := &unixListener{UnixListener: l, path: path}
 	if err = os.Chmod(made, mode); err == nil {
@@ -155,13 +171,14 @@ func (r *Router) vacant(path string) error {
 		return err
 	case there.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("%s is in the way, and no socket; remove it", path)
-	case r.o.ReusePort:
-		return nil
 	}
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
-		conn.Close()
+		defer conn.Close()
+		if r.o.ReusePort && ours(newLink(conn.(socket))) {
+			return nil
+		}
 		return fmt.Errorf("another process listens at %s; stop it, or choose another directory or port", path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil // a process that is gone has left it
@@ -185,7 +202,7 @@ func (c *client) underPeer(r rule.Rule, mappings []rule.Mapping) error {
 	switch {
 	case err != nil:
 		why = err.Error()
-	case len(role) > maxUser:
+	case len(role) > rule.MaxName:
 		why = "the user name is longer than that of any role"
 	case r.Certificate.Map == "" && name != role:
 		why = fmt.Sprintf("the user of the operating system is %q", name)
@@ -201,21 +218,45 @@ func (c *client) underPeer(r rule.Rule, mappings []rule.Mapping) error {
 
 // osUser is the name of the user whose process is at the other end of a Unix-domain socket.
 func (l *link) osUser() (string, error) {
-	raw, err := l.socket.SyscallConn()
+	peer, err := l.peer()
 	if err != nil {
 		return "", err
-	}
-	var peer *unix.Ucred
-	failed := error(nil)
-	err = raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(err, failed); err != nil {
-		return "", fmt.Errorf("the peer's credentials: %w", err)
 	}
 	u, err := user.LookupId(strconv.FormatUint(uint64(peer.Uid), 10))
 	if err != nil {
 		return "", fmt.Errorf("the name of user %d of the operating system: %w", peer.Uid, err)
 	}
 	return u.Username, nil
+}
+
+// peer are the credentials that the other end of a Unix-domain socket had when it connected, or began to listen.
+func (l *link) peer() (*unix.Ucred, error) {
+	raw, err := l.socket.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var peer *unix.Ucred
+	failed := error(nil)
+	err = raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("the peer's credentials: %w", err)
+	}
+	return peer, nil
+}
+
+// ours reports whether it is a router that listens at the other end: a process of this user, as SO_REUSEPORT wants for a port, and of this program, if
+// that can be seen.
+func ours(l *link) bool {
+	peer, err := l.peer()
+	if err != nil || peer.Uid != uint32(os.Geteuid()) {
+		return false
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", peer.Pid))
+	mine, ownErr := os.Executable()
+	if err != nil || ownErr != nil {
+		return peer.Pid == 0 // of another namespace
+	}
+	return filepath.Base(strings.TrimSuffix(theirs, " (deleted)")) == filepath.Base(mine)
 }
 
 // local reports whether the client came by a Unix-domain socket.

@@ -1,19 +1,24 @@
 package router_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sys/unix"
 
 	"howdah/consul/boottime"
 	"howdah/router"
@@ -142,6 +147,40 @@ func TestUnixSocketFile(t *testing.T) {
 		}
 		end(r)
 	})
+	t.Run("permissions from the first moment on", func(t *testing.T) {
+		defer syscall.Umask(syscall.Umask(0))
+		dir := socketDir(t)
+		watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(watch)
+		if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE|unix.IN_ATTRIB); err != nil {
+			t.Fatal(err)
+		}
+		// It is looked at as soon as it is there, wherever it is by then.
+		seen := make(chan fs.FileMode, 1)
+		go func() {
+			unix.Read(watch, make([]byte, 4096))
+			i, err := os.Lstat(fmt.Sprintf("%s/.howdah.%d", dir, os.Getpid()))
+			if err != nil {
+				i, err = os.Lstat(path(dir))
+			}
+			if err != nil {
+				seen <- 0
+				return
+			}
+			seen <- i.Mode().Perm()
+		}()
+		r, err := listen(dir, func(o *router.Options) { o.UnixSocketMode = "0700" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := <-seen; mode != 0o700 && mode != 0 {
+			t.Errorf("permissions %v", mode)
+		}
+		end(r)
+	})
 	t.Run("left behind", func(t *testing.T) {
 		dir := socketDir(t)
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path(dir)})
@@ -172,6 +211,23 @@ func TestUnixSocketFile(t *testing.T) {
 		}
 		if !exists(dir) {
 			t.Error("removed")
+		}
+	})
+	t.Run("another program's, where ports are shared", func(t *testing.T) {
+		dir := socketDir(t)
+		foreigner(t, path(dir))
+		if _, err := listen(dir); err == nil || !strings.Contains(err.Error(), "another process listens at "+path(dir)) {
+			t.Errorf("%v", err)
+		}
+		rt.Dial(t, path(dir))
+	})
+	t.Run("one port for two", func(t *testing.T) {
+		dir := socketDir(t)
+		if _, err := listen(dir, func(o *router.Options) { o.ListenRO = fmt.Sprint("127.0.0.2:", port) }); err == nil || !strings.Contains(err.Error(), "would have one socket") {
+			t.Errorf("%v", err)
+		}
+		if exists(dir) {
+			t.Error("not removed")
 		}
 	})
 	t.Run("PostgreSQL's", func(t *testing.T) {
@@ -239,12 +295,67 @@ func TestUnixSocketFile(t *testing.T) {
 		{atSocket("relative"), "absolute path"},
 		{atSocket("/" + strings.Repeat("x", 100)), "too long"},
 		{func(o *router.Options) { o.UnixSocketDir, o.ReusePort = "@x", true }, "abstract"},
+		{func(o *router.Options) { o.UnixSocketDir, o.UnixSocketMode, o.ReusePort = "@x", "0700", false }, "no permissions"},
 		{func(o *router.Options) { o.UnixSocketMode = "rwx" }, "octal"},
 		{func(o *router.Options) { o.UnixSocketMode = "1777" }, "octal"},
 	} {
 		if _, err := listen("", k.change); err == nil || !strings.Contains(err.Error(), k.want) {
 			t.Errorf("%v, want %q", err, k.want)
 		}
+	}
+}
+
+// foreignSocket is the variable that makes the test binary a program that listens at the Unix-domain socket that it names, until its input ends.
+const foreignSocket = "HOWDAH_TEST_FOREIGN_SOCKET"
+
+func listenAtForeignSocket(path string) int {
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer l.Close()
+	fmt.Println("listening")
+	io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// foreigner has another program listen at path until the test's end.
+func foreigner(t *testing.T, path string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "foreign")
+	if err := os.Link(self, program); err != nil {
+		b, err := os.ReadFile(self)
+		if err == nil {
+			err = os.WriteFile(program, b, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(program)
+	cmd.Env, cmd.Stderr = append(os.Environ(), foreignSocket+"="+path), os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "listening\n" {
+		t.Fatalf("%q, %v", line, err)
 	}
 }
 

@@ -35,22 +35,29 @@ func CheckPassword(user string, v Verifier, password string) (Credentials, bool)
 		}
 		return Credentials{User: user, keys: keys{md5: digest}.sealed()}, true
 	case KindSCRAM:
-		// What SASLprep refuses counts as it is, as in PostgreSQL.
-		if prepared, err := stringprep.SASLprep.Prepare(password); err == nil && prepared != "" {
-			password = prepared
+		c, ok := checkSCRAM(user, v, password)
+		// What SASLprep refuses counts as it is, as in PostgreSQL, which refuses more than the library does: what Unicode 3.2 did not have.
+		if prepared, err := stringprep.SASLprep.Prepare(password); err == nil && prepared != "" && prepared != password {
+			if other, right := checkSCRAM(user, v, prepared); right {
+				return other, true
+			}
 		}
-		c, err := FromPassword(user, password, v.Salt, v.Iterations)
-		if err != nil {
-			return Credentials{}, false
-		}
-		k, known := c.keys(), v.keys()
-		stored := sha256.Sum256(k.client[:])
-		if subtle.ConstantTimeCompare(stored[:], known.stored[:]) != 1 || v.mock {
-			return Credentials{}, false
-		}
-		return c, true
+		return c, ok
 	}
 	return Credentials{}, false
+}
+
+func checkSCRAM(user string, v Verifier, password string) (Credentials, bool) {
+	c, err := FromPassword(user, password, v.Salt, v.Iterations)
+	if err != nil {
+		return Credentials{}, false
+	}
+	k, known := c.keys(), v.keys()
+	stored := sha256.Sum256(k.client[:])
+	if subtle.ConstantTimeCompare(stored[:], known.stored[:]) != 1 || v.mock {
+		return Credentials{}, false
+	}
+	return c, true
 }
 
 // answerMD5 is what a client answers that has the stored digest (32 hexadecimal digits).
