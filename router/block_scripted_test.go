@@ -28,6 +28,7 @@ func (g *reading) inBlock(sql, tag string, status byte) {
 	g.standby.Expect(rt.Query(sql))
 	g.standby.Send(rt.Complete(tag), rt.Ready(status))
 	g.client.Expect(rt.Complete(tag), rt.Ready(status))
+	g.rests()
 }
 
 // What waits for transactions waits for one on a standby as well, and what holds sessions lets it go on to its end.
@@ -102,8 +103,11 @@ func TestPauseWaitsForAStandby(t *testing.T) {
 	}
 	read := func(g *reading) (finish func()) {
 		g.client.Send(rt.Query(aRead))
-		until(g.t, "it to be at work", func() bool { return g.count("idle") == 0 })
-		return func() { answer(g.client, g.standby, aRead) }
+		g.standby.Expect(rt.Query(aRead))
+		return func() {
+			g.standby.Send(rt.Complete("SELECT 0"), rt.Ready('I'))
+			g.client.Expect(rt.Complete("SELECT 0"), rt.Ready('I'))
+		}
 	}
 	for name, work := range map[string]func(*reading) (finish func()){
 		"block": block,

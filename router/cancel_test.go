@@ -58,6 +58,13 @@ func (g *reading) connected(sql string) {
 		g.known = true
 	}
 	answer(g.client, g.standby, sql)
+	g.rests()
+}
+
+// rests waits until the router has taken in what it has given its clients: they have an answer a moment before their session is at rest.
+func (m *movable) rests() {
+	m.t.Helper()
+	until(m.t, "sessions to be at rest", func() bool { return m.count("active") == 0 })
 }
 
 // functions has the standby say that its database has none.
@@ -275,6 +282,7 @@ func TestCancelWhileABlockIsTakenOver(t *testing.T) {
 		g.standby.Expect(rt.Query(begin))
 		g.standby.Send(rt.Complete("BEGIN"), rt.Ready('T'))
 		g.client.Expect(rt.Complete("BEGIN"), rt.Ready('T'))
+		g.rests()
 		return g
 	}
 	begun := [][]byte{rt.Complete("BEGIN"), rt.Ready('T')}
