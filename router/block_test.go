@@ -157,9 +157,7 @@ func TestReadOnlyBlockOutlivesItsStandby(t *testing.T) {
 	b.on("two", "BEGIN READ ONLY", "")
 	b.on("two", "SELECT 1", "")
 	idle.on("two", "BEGIN READ ONLY", "")
-	if n := s.count("transaction"); n != 2 {
-		t.Errorf("%d sessions count as being in a transaction", n)
-	}
+	until(t, "two sessions to count as being in a transaction", func() bool { return s.count("transaction") == 2 })
 	s.two.Kill()
 	b.on("one", "SELECT s FROM t WHERE n = 1", "")
 	b.on("one", "COMMIT", "")
