@@ -90,8 +90,8 @@ func (c *Router) Declare(s *options.Set) {
 		return []options.Problem{s.Problem("router-password-file", "the password is given by "+options.EnvironmentName("router-password")+" too; give one of them")}
 	})
 	c.declareConsole(s)
-	s.Strings(&c.Rules, "rules", "who may connect: lines as in pg_hba.conf (type database user address method options), with the methods scram-sha-256, md5, password, cert, trust, pass-through and reject; best as a list in the file")
-	s.Strings(&c.IdentMap, "ident-map", "which users a client certificate is good for where a rule has map=NAME: lines as in pg_ident.conf (map name user); best as a list in the file")
+	s.Strings(&c.Rules, "rules", "who may connect: lines as in pg_hba.conf (type database user address method options), with the methods scram-sha-256, md5, password, cert, peer, trust, pass-through and reject; best as a list in the file")
+	s.Strings(&c.IdentMap, "ident-map", "which users a client certificate, or a user of the operating system with the method peer, is good for where a rule has map=NAME: lines as in pg_ident.conf (map name user); best as a list in the file")
 	s.Strings(&c.Limits, "limits", "how many clients at one time: lines of user, database or address, then names or networks or all, then the number that each of them may have; best as a list in the file")
 	s.Group("TLS for clients")
 	s.String((*string)(&c.TLSMode), "tls-mode", "whether clients may or must use TLS: disable, allow or require")

@@ -84,7 +84,7 @@ type Options struct {
 	// all: everybody may, as AuthType says. parsed is what they mean.
 	Rules  []string
 	parsed []rule.Rule
-	// IdentMap says which users a certificate is good for, where a rule has map=NAME, in the form of pg_ident.conf. mappings is what it means.
+	// IdentMap says which users a certificate, or a user of the operating system (peer), is good for, where a rule has map=NAME, in the form of pg_ident.conf. mappings is what it means.
 	IdentMap []string
 	mappings []rule.Mapping
 

@@ -61,7 +61,7 @@ func (c *client) byMD5(l *letters, e exchange) error {
 	return c.proved(e, credentials, ok)
 }
 
-// inClear is exchange with a password that the client sends in clear, under TLS.
+// inClear is exchange with a password that the client sends in clear, under TLS or by a Unix-domain socket.
 func (c *client) inClear(search context.Context, l *letters, e exchange) error {
 	password, err := l.password(scram.CodePassword, nil)
 	if err != nil {
